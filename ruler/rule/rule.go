@@ -1,0 +1,60 @@
+// Package rule holds rule groups and rules as values: parsed from files,
+// validated, identified, ordered by what reads what.
+//
+// It is pure: bytes in, values or errors out. Reading files and watching them
+// is the business of ruler/source, running rules that of ruler. All values are
+// immutable once made and safe for concurrent use.
+package rule
+
+import (
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// Group is the unit of ownership and of scheduling.
+type Group struct {
+	// Key identifies the group in the whole cluster. It is stable over edits
+	// of the group's rules and opaque to sharding.
+	Key string
+	// Name and File are what the user wrote and where, as Prometheus' API
+	// shows them. File is relative to the rule source's root.
+	Name string
+	File string
+	// Interval is the time between two slots, at least a second.
+	Interval time.Duration
+	// QueryOffset is subtracted from the slot to get the time that queries
+	// look at.
+	QueryOffset time.Duration
+	// Limit is the greatest number of series or alerts that one rule may
+	// produce; 0 means none.
+	Limit int
+	// Scope is the tenancy of the group: the labels that every selector of
+	// its rules is restricted to and that every result carries. Empty for
+	// groups that see everything.
+	Scope labels.Labels
+	Rules []Rule
+}
+
+// Rule is a recording rule if Record is set, an alerting rule if Alert is.
+type Rule struct {
+	Record string
+	Alert  string
+	// Expr is the expression with the group's scope enforced.
+	Expr parser.Expr
+	// For and KeepFiringFor apply to alerting rules.
+	For           time.Duration
+	KeepFiringFor time.Duration
+	// Labels are the rule's and its group's labels; the scope is not in them.
+	Labels      labels.Labels
+	Annotations labels.Labels
+}
+
+// Name is the name of the recorded series or of the alert.
+func (r Rule) Name() string {
+	if r.Alert != "" {
+		return r.Alert
+	}
+	return r.Record
+}
