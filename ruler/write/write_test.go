@@ -1,0 +1,208 @@
+package write
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/storage/remote"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/tsdbutil"
+	"github.com/prometheus/prometheus/util/teststorage"
+	"github.com/stretchr/testify/require"
+)
+
+// receiver is Prometheus' remote-write receiver over Prometheus' storage.
+func receiver(t *testing.T, accepts ...remoteapi.WriteMessageType) (*httptest.Server, *teststorage.TestStorage) {
+	t.Helper()
+	st := teststorage.New(t)
+	t.Cleanup(func() { st.Close() })
+	srv := httptest.NewServer(remote.NewWriteHandler(promslog.NewNopLogger(), prometheus.NewRegistry(), st, accepts, false, false, false))
+	t.Cleanup(srv.Close)
+	return srv, st
+}
+
+var both = []remoteapi.WriteMessageType{remoteapi.WriteV1MessageType, remoteapi.WriteV2MessageType}
+
+func destinationFor(name, url string) Destination {
+	d := Destination{Name: name, URL: url, Timeout: 10 * time.Second}
+	if name == "global" {
+		name = ""
+	}
+	d.Partition = labels.FromStrings("cluster", name)
+	return d
+}
+
+func newWriter(t *testing.T, ds ...Destination) *Writer {
+	t.Helper()
+	w, err := New(ds, promslog.NewNopLogger(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	return w
+}
+
+func sample(ts int64, v float64, lset ...string) promql.Sample {
+	return promql.Sample{T: ts, F: v, Metric: labels.FromStrings(lset...)}
+}
+
+// stored lists what a storage holds, as "series value@time".
+func stored(t *testing.T, st *teststorage.TestStorage) map[string][]promql.FPoint {
+	t.Helper()
+	q, err := st.Querier(math.MinInt64, math.MaxInt64)
+	require.NoError(t, err)
+	defer q.Close()
+	out := map[string][]promql.FPoint{}
+	set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+"))
+	for set.Next() {
+		s := set.At()
+		points, err := storage.ExpandSamples(s.Iterator(nil), nil)
+		require.NoError(t, err)
+		for _, p := range points {
+			out[s.Labels().String()] = append(out[s.Labels().String()], promql.FPoint{T: p.T(), F: p.F()})
+		}
+	}
+	require.NoError(t, set.Err())
+	return out
+}
+
+func TestSamplesGoToTheBackendWhosePartitionTheyCarry(t *testing.T) {
+	t.Parallel()
+	east, eastData := receiver(t, both...)
+	global, globalData := receiver(t, both...)
+	w := newWriter(t, destinationFor("east", east.URL), destinationFor("global", global.URL))
+	got := w.Write(t.Context(), []Unit{
+		{sample(1000, 1, "__name__", "a", "cluster", "east"), sample(1000, 2, "__name__", "b")},
+		{sample(1000, 3, "__name__", "c", "cluster", "north")},
+		{},
+	})
+	require.Len(t, got, 3)
+	require.Equal(t, Result{}, got[0])
+	require.EqualError(t, got[1].Rejected, `no backend holds series with {cluster="north"}: {__name__="c", cluster="north"}`)
+	require.NoError(t, got[1].Err)
+	require.Equal(t, Result{}, got[2])
+	require.Equal(t, map[string][]promql.FPoint{`{__name__="a", cluster="east"}`: {{T: 1000, F: 1}}}, stored(t, eastData))
+	require.Equal(t, map[string][]promql.FPoint{`{__name__="b"}`: {{T: 1000, F: 2}}}, stored(t, globalData))
+}
+
+func TestVirtualBackendsStoreNoPartitionLabels(t *testing.T) {
+	t.Parallel()
+	srv, data := receiver(t, both...)
+	d := destinationFor("east", srv.URL)
+	d.Virtual = true
+	require.Equal(t, []Result{{}}, newWriter(t, d).Write(t.Context(), []Unit{{sample(1, 1, "__name__", "a", "cluster", "east", "x", "y")}}))
+	require.Equal(t, map[string][]promql.FPoint{`{__name__="a", x="y"}`: {{T: 1, F: 1}}}, stored(t, data))
+}
+
+func TestHistogramsAndStaleMarkersArriveExactly(t *testing.T) {
+	t.Parallel()
+	for _, accepts := range both {
+		t.Run(string(accepts), func(t *testing.T) {
+			t.Parallel()
+			srv, st := receiver(t, accepts)
+			w := newWriter(t, Destination{Name: "all", URL: srv.URL})
+			h := tsdbutil.GenerateTestFloatHistogram(3)
+			require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{
+				{T: 7, H: h, Metric: labels.FromStrings("__name__", "h")},
+				{T: 7, F: math.Float64frombits(value.StaleNaN), Metric: labels.FromStrings("__name__", "s")},
+			}}))
+			q, err := st.Querier(0, 10)
+			require.NoError(t, err)
+			defer q.Close()
+			it := selectOne(t, q, "h")
+			require.Equal(t, chunkenc.ValFloatHistogram, it.Next())
+			_, got := it.AtFloatHistogram(nil)
+			h.CounterResetHint = got.CounterResetHint // storage fills it in
+			require.Equal(t, h, got)
+			it = selectOne(t, q, "s")
+			require.Equal(t, chunkenc.ValFloat, it.Next())
+			_, v := it.At()
+			require.True(t, value.IsStaleNaN(v))
+		})
+	}
+}
+
+func selectOne(t *testing.T, q storage.Querier, name string) chunkenc.Iterator {
+	t.Helper()
+	set := q.Select(context.Background(), false, nil, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name))
+	require.True(t, set.Next())
+	return set.At().Iterator(nil)
+}
+
+// A rejected sample does not hold up the others, whatever the protocol: 2.0
+// stores the rest of a request, 1.0 nothing, so the request is split.
+func TestRejectedSamplesAreCountedAndDoNotBlockOthers(t *testing.T) {
+	t.Parallel()
+	for _, accepts := range both {
+		t.Run(string(accepts), func(t *testing.T) {
+			t.Parallel()
+			srv, data := receiver(t, accepts)
+			w := newWriter(t, Destination{Name: "all", URL: srv.URL})
+			require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{sample(1000, 1, "__name__", "a")}}))
+			got := w.Write(t.Context(), []Unit{
+				{sample(2000, 1, "__name__", "b")},
+				{sample(1000, 9, "__name__", "a")}, // another value at the same time
+				{sample(2000, 1, "__name__", "c")},
+			})
+			for i := range got {
+				require.NoError(t, got[i].Err)
+			}
+			require.Error(t, got[1].Rejected)
+			require.Len(t, stored(t, data), 3)
+			require.Equal(t, []promql.FPoint{{T: 1000, F: 1}}, stored(t, data)[`{__name__="a"}`])
+			require.InDelta(t, 1, testutil.ToFloat64(w.metrics.rejected.WithLabelValues("all", "duplicate_value")), 0)
+		})
+	}
+}
+
+func TestTheSameSampleTwiceIsNoRejection(t *testing.T) {
+	t.Parallel()
+	srv, _ := receiver(t, both...)
+	w := newWriter(t, Destination{Name: "all", URL: srv.URL})
+	for range 2 {
+		require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{sample(1000, 1, "__name__", "a")}}))
+	}
+}
+
+func TestFailuresThatMayPassAreToBeRepeated(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{401, 403, 404, 429, 500, 503} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "not now", status)
+		}))
+		got := newWriter(t, Destination{Name: "all", URL: srv.URL}).Write(t.Context(), []Unit{{sample(1, 1, "__name__", "a")}, {}})
+		srv.Close()
+		require.ErrorContains(t, got[0].Err, `write to backend "all"`, "status %d", status)
+		require.NoError(t, got[0].Rejected)
+		require.NoError(t, got[1].Err)
+	}
+}
+
+func TestABackendThatIsAwayFailsOnlyItsOwnUnits(t *testing.T) {
+	t.Parallel()
+	east, _ := receiver(t, both...)
+	west := httptest.NewServer(nil)
+	west.Close()
+	w := newWriter(t, destinationFor("east", east.URL), destinationFor("west", west.URL))
+	got := w.Write(t.Context(), []Unit{
+		{sample(1, 1, "__name__", "a", "cluster", "east")},
+		{sample(1, 1, "__name__", "a", "cluster", "west")},
+	})
+	require.NoError(t, got[0].Err)
+	require.ErrorContains(t, got[1].Err, `write to backend "west"`)
+}
+
+func TestPartitionsMustDiffer(t *testing.T) {
+	t.Parallel()
+	_, err := New([]Destination{destinationFor("east", "http://localhost"), destinationFor("east", "http://localhost")}, promslog.NewNopLogger(), prometheus.NewRegistry())
+	require.ErrorContains(t, err, "same partition labels")
+}
