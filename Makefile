@@ -1,0 +1,59 @@
+# Everything that is needed to work on Tocsin; `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+TOOL := go tool -modfile=tools/go.mod
+PROTOS := $(shell find proto -name '*.proto' | sed 's,^proto/,,')
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build all programs into bin/
+	go build -o bin/ ./cmd/...
+
+.PHONY: test
+test: lint checkgenerate ## everything that has to pass: lint, generated code, all tests under the race detector
+	go test -race -timeout 30m ./...
+
+.PHONY: test-short
+test-short: ## tests without the race detector and without real processes
+	go test -short ./...
+
+.PHONY: lint
+lint: ## go vet, golangci-lint, go.mod is tidy
+	go vet ./...
+	$(TOOL) golangci-lint run ./...
+	go mod tidy -diff
+
+.PHONY: generate
+generate: protoc ## generate code from proto/
+	@mkdir -p .bin
+	go build -modfile=tools/go.mod -o .bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	PATH="$(CURDIR)/.bin:$$PATH" protoc -I proto \
+		--go_out=. --go_opt=module=github.com/tocsin-rules/tocsin \
+		--go-grpc_out=. --go-grpc_opt=module=github.com/tocsin-rules/tocsin $(PROTOS)
+
+.PHONY: checkgenerate
+checkgenerate: ## generated code is current
+	@rm -rf .bin/generated && mkdir -p .bin/generated && cp -r proto .bin/generated/
+	@$(MAKE) --no-print-directory generate
+	@diff -r proto .bin/generated/proto || { echo 'proto: generated code was not current; it is now, commit it' >&2; exit 1; }
+
+.PHONY: protoc
+protoc:
+	@command -v protoc >/dev/null || { echo 'protoc is missing: apt-get install protobuf-compiler' >&2; exit 1; }
+
+.PHONY: rewrite
+rewrite: ## rewrite the expected output of scripted and golden tests; read the diff
+	go test ./ruler/... ./sharding/... ./evaluator/plan/... ./alerting/alert/... ./up/... -rewrite
+
+.PHONY: bench
+bench: ## all benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: soak
+soak: ## ten minutes of `tocsin up` on real rule packs: make soak RULES=dir
+	go run ./bench/soak --rules $(RULES)
