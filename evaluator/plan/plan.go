@@ -5,7 +5,193 @@
 // answer exactly on its own, shares equal fragments over the whole batch, and
 // keeps the rest for the local merge. The text form of a plan is stable.
 //
+// The rule behind every decision: the merged result has the same series, and
+// the same values up to the order of float summation, as one Prometheus that
+// holds the data of all backends. What cannot be pushed down under that rule
+// stays local, with a reason code.
+//
 // It is pure: it never reads a clock, does I/O, starts a goroutine or executes
 // anything; package evaluator does. Inputs are never changed, and a finished
 // Plan is immutable and safe for concurrent use. Its scripts are in testdata.
 package plan
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// SiteLabel is the label by which a local expression selects the merged
+// result of a site: {__tocsin_site__="3"}. No expression may use it itself.
+const SiteLabel = "__tocsin_site__"
+
+// Query is one expression of a batch.
+type Query struct {
+	// Name says in texts and errors whose expression it is.
+	Name string
+	Expr parser.Expr
+}
+
+// Options apply to a whole batch.
+type Options struct {
+	Window Window
+	// SubqueryStep is the resolution of subqueries that name none.
+	SubqueryStep time.Duration
+	// Raw turns pushdown off: every selector is fetched and all is evaluated
+	// locally.
+	Raw bool
+}
+
+// Window is a range of evaluation times, in milliseconds since the epoch. It
+// is an instant, at Start, if Step is 0.
+type Window struct {
+	Start, End, Step int64
+}
+
+// Fragment is what one backend is asked once.
+type Fragment struct {
+	// Backend is an index into the plan's Backends.
+	Backend int
+	// Expr is the PromQL text that the backend runs over Window.
+	Expr   string
+	Window Window
+	// Summed marks one part of a sum over several backends. Such a part does
+	// not show what a backend leaves out of a group that mixes floats and
+	// native histograms; if its warnings speak of that, the query has to be
+	// evaluated from raw series.
+	Summed bool
+	// Partitioned means that every series of the answer carries the partition
+	// labels of the backend. If one does not, the backend is not what its
+	// configuration says.
+	Partitioned bool
+	// Consumers are indexes of the queries that need the answer.
+	Consumers []int
+}
+
+// Site is a place in local expressions that is filled with the union of the
+// answers to some fragments, one a backend.
+type Site struct {
+	// Fragments are indexes into the plan's Fragments. A site without any is
+	// empty.
+	Fragments []int
+	Window    Window
+}
+
+// QueryPlan says how one query of the batch is answered.
+type QueryPlan struct {
+	Name string
+	// Local is what remains to be evaluated over sites and raw selectors.
+	Local parser.Expr
+	// Direct is the site whose content is the answer without evaluation, -1
+	// if there is none.
+	Direct int
+	// Sites that Local refers to, and the fragments behind them, ascending.
+	Sites     []int
+	Fragments []int
+	// Notes say what is not pushed down and why.
+	Notes []Note
+	// Err says why the query cannot be planned at all.
+	Err error
+}
+
+// Plan is the plan of a batch.
+type Plan struct {
+	Backends  []Backend
+	Options   Options
+	Queries   []QueryPlan
+	Fragments []Fragment
+	Sites     []Site
+}
+
+// New plans a batch over backends that Validate accepts. Expressions are not
+// changed. Faults of an expression are in the Err of its QueryPlan.
+func New(queries []Query, backends []Backend, opts Options) *Plan {
+	p := &placer{
+		scanner:   newScanner(backends),
+		plan:      &Plan{Backends: backends, Options: opts},
+		fragments: map[fragmentKey]int{},
+		sites:     map[string]int{},
+	}
+	for i, q := range queries {
+		p.plan.Queries = append(p.plan.Queries, p.query(i, q))
+	}
+	return p.plan
+}
+
+// Raw lists the backends that a selector left in a local expression has to be
+// fetched from.
+func (p *Plan) Raw(vs *parser.VectorSelector) []int { return holders(p.Backends, vs) }
+
+// SiteOf tells which site a selector's matchers refer to.
+func SiteOf(matchers []*labels.Matcher) (string, bool) {
+	for _, m := range matchers {
+		if m.Name == SiteLabel {
+			return m.Value, true
+		}
+	}
+	return "", false
+}
+
+// normalise returns a copy of expr that means the same wherever it is
+// evaluated: start() and end() and the default step of subqueries are filled
+// in, which would differ between a fragment and the whole.
+func normalise(expr parser.Expr, opts Options) (parser.Expr, error) {
+	var walk func(parser.Expr) (parser.Expr, error)
+	walk = func(e parser.Expr) (parser.Expr, error) {
+		c, err := mapChildren(e, walk)
+		if err != nil {
+			return nil, err
+		}
+		switch n := c.(type) {
+		case *parser.VectorSelector:
+			if _, reserved := SiteOf(n.LabelMatchers); reserved {
+				return nil, fmt.Errorf("selector %s: the label name %s is reserved", n, SiteLabel)
+			}
+			n.Timestamp, n.StartOrEnd = fixTime(n.Timestamp, n.StartOrEnd, opts.Window), 0
+		case *parser.SubqueryExpr:
+			n.Timestamp, n.StartOrEnd = fixTime(n.Timestamp, n.StartOrEnd, opts.Window), 0
+			if n.StepExpr != nil || n.RangeExpr != nil || n.OriginalOffsetExpr != nil {
+				return nil, errors.New("duration expressions are not supported")
+			}
+			if n.Step == 0 {
+				n.Step = opts.SubqueryStep
+			}
+		}
+		return c, nil
+	}
+	return walk(expr)
+}
+
+func fixTime(at *int64, startOrEnd parser.ItemType, w Window) *int64 {
+	switch startOrEnd {
+	case parser.START:
+		return &w.Start
+	case parser.END:
+		return &w.End
+	}
+	return at
+}
+
+// subqueryWindow is the grid of times at which a subquery evaluates its
+// expression when it is itself evaluated over w: multiples of the step, none
+// if Start is after End.
+func subqueryWindow(w Window, e *parser.SubqueryExpr) Window {
+	start, end := w.Start, w.End
+	if e.Timestamp != nil {
+		start, end = *e.Timestamp, *e.Timestamp
+	}
+	offset, step := e.OriginalOffset.Milliseconds(), e.Step.Milliseconds()
+	after := start - offset - e.Range.Milliseconds()
+	first := step * (after / step)
+	if first <= after {
+		first += step
+	}
+	last := end - offset
+	if last >= first {
+		last -= (last - first) % step
+	}
+	return Window{Start: first, End: last, Step: step}
+}

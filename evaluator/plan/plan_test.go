@@ -1,0 +1,145 @@
+package plan
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/stretchr/testify/require"
+)
+
+// TestScripts runs the scripts in testdata. Their commands:
+//
+//	backends             one a line: NAME [virtual] {partition labels}
+//	plan [start=MS end=MS step=MS] [raw]   one expression a line
+//	virtualize {labels}  one expression a line
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		t.Parallel()
+		var backends []Backend
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			switch d.Cmd {
+			case "backends":
+				backends = parseBackends(t, d.Input)
+				if err := Validate(backends); err != nil {
+					return err.Error() + "\n"
+				}
+				return ""
+			case "plan":
+				return planScript(t, d, backends)
+			case "virtualize":
+				return virtualizeScript(t, d)
+			}
+			d.Fatalf(t, "unknown command %q", d.Cmd)
+			return ""
+		})
+	})
+}
+
+func parseBackends(t *testing.T, input string) []Backend {
+	var backends []Backend
+	for line := range strings.Lines(input) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		b := Backend{Name: name}
+		rest, b.Virtual = strings.CutPrefix(rest, "virtual ")
+		b.Partition = parseLabels(t, rest)
+		backends = append(backends, b)
+	}
+	return backends
+}
+
+func parseLabels(t *testing.T, text string) labels.Labels {
+	var list []labels.Label
+	for pair := range strings.SplitSeq(strings.Trim(text, "{} "), ",") {
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			v, err := strconv.Unquote(value)
+			require.NoError(t, err)
+			list = append(list, labels.Label{Name: name, Value: v})
+		}
+	}
+	return labels.New(list...)
+}
+
+func planScript(t *testing.T, d *datadriven.TestData, backends []Backend) string {
+	opts := Options{SubqueryStep: time.Minute, Window: Window{Start: 600_000, End: 600_000}, Raw: d.HasArg("raw")}
+	d.MaybeScanArgs(t, "start", &opts.Window.Start)
+	opts.Window.End = opts.Window.Start
+	d.MaybeScanArgs(t, "end", &opts.Window.End)
+	d.MaybeScanArgs(t, "step", &opts.Window.Step)
+	var queries []Query
+	var before []string
+	for line := range strings.Lines(d.Input) {
+		q := Query{Expr: parse(t, line)}
+		queries, before = append(queries, q), append(before, q.Expr.String())
+	}
+	p := New(queries, backends, opts)
+	for i, q := range queries {
+		require.Equal(t, before[i], q.Expr.String(), "the input was changed")
+	}
+	requireParses(t, p)
+	return p.String()
+}
+
+// requireParses proves that everything that is sent or evaluated means what
+// the plan means.
+func requireParses(t testing.TB, p *Plan) {
+	t.Helper()
+	for _, f := range p.Fragments {
+		require.Equal(t, f.Expr, parse(t, f.Expr).String())
+	}
+	for _, q := range p.Queries {
+		if q.Err == nil {
+			require.Equal(t, q.Local.String(), parse(t, q.Local.String()).String())
+		}
+	}
+}
+
+func virtualizeScript(t *testing.T, d *datadriven.TestData) string {
+	partition := parseLabels(t, d.CmdArgs[0].String())
+	var out strings.Builder
+	for line := range strings.Lines(d.Input) {
+		expr := parse(t, line)
+		before := expr.String()
+		virtual, err := Virtualize(expr, partition)
+		require.Equal(t, before, expr.String(), "the input was changed")
+		if err != nil {
+			fmt.Fprintf(&out, "error: %s\n", err)
+			continue
+		}
+		text := virtual.String()
+		require.Equal(t, text, parse(t, text).String())
+		out.WriteString(text + "\n")
+	}
+	return out.String()
+}
+
+// TestEveryFunctionIsKnown fails when a new PromQL function appears: decide
+// whether it works element by element before adding it here.
+func TestEveryFunctionIsKnown(t *testing.T) {
+	t.Parallel()
+	known := strings.Fields(`
+		abs absent absent_over_time acos acosh asin asinh atan atanh avg_over_time ceil changes clamp clamp_max
+		clamp_min cos cosh count_over_time day_of_month day_of_week day_of_year days_in_month deg delta deriv
+		double_exponential_smoothing exp first_over_time floor histogram_avg histogram_count histogram_fraction
+		histogram_quantile histogram_stddev histogram_stdvar histogram_sum hour idelta increase info irate
+		label_join label_replace last_over_time ln log10 log2 mad_over_time max_over_time min_over_time minute
+		month pi predict_linear present_over_time quantile_over_time rad rate resets round scalar sgn sin sinh
+		sort sort_by_label sort_by_label_desc sort_desc sqrt stddev_over_time stdvar_over_time sum_over_time tan
+		tanh time timestamp ts_of_first_over_time ts_of_last_over_time ts_of_max_over_time ts_of_min_over_time
+		vector year`)
+	for name := range parser.Functions {
+		require.Contains(t, known, name)
+	}
+}
+
+func TestMain(m *testing.M) {
+	parser.EnableExperimentalFunctions = true
+	os.Exit(m.Run())
+}
