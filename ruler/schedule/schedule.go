@@ -89,6 +89,7 @@ type entry struct {
 	Group
 	offset time.Duration
 	Progress
+	paused       bool
 	live, repeat bool // a job of that kind is running
 	retryAt      time.Time
 	retryDelay   time.Duration
@@ -146,6 +147,13 @@ func (s *Schedule) Remove(key string) {
 	s.keys = append(s.keys[:i], s.keys[i+1:]...)
 }
 
+// Pause hands out no more jobs of a group; those that run may still be Done.
+func (s *Schedule) Pause(key string) {
+	if e, ok := s.groups[key]; ok {
+		e.paused = true
+	}
+}
+
 // Progress is how far the group has come; false if it is not scheduled.
 func (s *Schedule) Progress(key string) (Progress, bool) {
 	e, ok := s.groups[key]
@@ -171,6 +179,9 @@ func (s *Schedule) Lag(now time.Time) time.Duration {
 func (s *Schedule) Due(now time.Time) (jobs []Job, missed []Missed) {
 	for _, k := range s.keys {
 		e := s.groups[k]
+		if e.paused {
+			continue
+		}
 		missed = append(missed, s.catchUp(e, now)...)
 		if e.live || e.next().After(now) {
 			continue
@@ -193,6 +204,9 @@ func (s *Schedule) Next() time.Time {
 		}
 	}
 	for _, e := range s.groups {
+		if e.paused {
+			continue
+		}
 		if !e.live {
 			sooner(e.next())
 		}
@@ -287,7 +301,7 @@ func (s *Schedule) giveUp(e *entry, now time.Time) []Missed {
 func (s *Schedule) dueRepeats(now time.Time) (jobs []Job, missed []Missed) {
 	for _, k := range s.keys {
 		e := s.groups[k]
-		if len(e.Behind) == 0 || e.repeat || now.Before(e.retryAt) {
+		if len(e.Behind) == 0 || e.paused || e.repeat || now.Before(e.retryAt) {
 			continue
 		}
 		missed = append(missed, s.giveUp(e, now)...)

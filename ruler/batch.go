@@ -1,0 +1,258 @@
+package ruler
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+
+	"github.com/tocsin-rules/tocsin/alerting/alert"
+	"github.com/tocsin-rules/tocsin/ruler/schedule"
+	"github.com/tocsin-rules/tocsin/ruler/write"
+)
+
+// committedMetric is the series that tells how far a group has come: its value
+// is the last slot, in seconds, up to which every rule of the group was
+// evaluated and acknowledged. A member that nobody hands the group over to
+// resumes after it.
+const (
+	committedMetric = "TOCSIN_COMMITTED_SLOT"
+	groupLabel      = "rule_group"
+)
+
+// task is one job of a batch.
+type task struct {
+	group *group
+	job   schedule.Job
+	// notify tells that the slot is the group's newest, so that what is sent
+	// is about now.
+	notify bool
+	failed []int
+}
+
+// batch is a set of tasks that share a slot and a query offset, so that one
+// evaluation serves them all.
+type batch struct {
+	slot   time.Time
+	offset time.Duration
+	tasks  []*task
+}
+
+// evaluation is one rule at one slot on its way through a batch.
+type evaluation struct {
+	task *task
+	rule int
+	// samples were produced, markers say which series ended.
+	samples []promql.Sample
+	markers []promql.Sample
+	failed  bool // nothing to write
+}
+
+// run evaluates a batch stage by stage: rules that read what others of their
+// group record come after the acknowledged write of those.
+func (r *Ruler) run(ctx context.Context, b *batch) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	start := time.Now()
+	for stage := 0; ; stage++ {
+		evaluations := b.stage(stage)
+		if evaluations == nil {
+			break
+		}
+		r.evaluate(ctx, b, evaluations)
+		r.commit(ctx, evaluations)
+	}
+	r.mark(ctx, b)
+	for _, t := range b.tasks {
+		t.finish(time.Since(start))
+		r.metrics.iteration(t, time.Since(start))
+	}
+}
+
+// stage lists the rules of one stage over all tasks; nil if no group has that
+// many stages.
+func (b *batch) stage(n int) []*evaluation {
+	var evaluations []*evaluation
+	more := false
+	for _, t := range b.tasks {
+		if n >= len(t.group.stages) {
+			continue
+		}
+		more = true
+		for _, i := range t.group.stages[n] {
+			if slices.Contains(t.job.Rules, i) {
+				evaluations = append(evaluations, &evaluation{task: t, rule: i})
+			}
+		}
+	}
+	if more && evaluations == nil {
+		return []*evaluation{}
+	}
+	return evaluations
+}
+
+func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluation) {
+	if len(evaluations) == 0 {
+		return
+	}
+	queries := make([]Query, len(evaluations))
+	for i, e := range evaluations {
+		def := e.task.group.def
+		queries[i] = Query{Name: def.Key + "/" + def.Rules[e.rule].Name(), Expr: def.Rules[e.rule].Expr}
+	}
+	at := b.slot.Add(-b.offset)
+	start := time.Now()
+	results := r.deps.Evaluator.Evaluate(ctx, at, queries)
+	took := time.Since(start)
+	for i, e := range evaluations {
+		err := results[i].Err
+		if err == nil {
+			err = r.produce(ctx, e, results[i].Vector, at)
+		}
+		e.failed = err != nil
+		if e.failed && results[i].Retryable {
+			e.task.failed = append(e.task.failed, e.rule)
+		}
+		e.finish(err, took/time.Duration(len(evaluations)))
+		r.metrics.evaluation(e, err, took/time.Duration(len(evaluations)))
+		if e.isAlert() && e.task.notify {
+			r.notify(e)
+		}
+	}
+}
+
+func (e *evaluation) isAlert() bool { return e.task.group.def.Rules[e.rule].Alert != "" }
+
+// finish notes the health of the rule.
+func (e *evaluation) finish(err error, took time.Duration) {
+	e.task.group.update(e.rule, func(s *ruleState) {
+		s.err, s.duration, s.evaluation = err, took, e.task.job.Slot
+	})
+}
+
+// produce makes the samples of the rule out of the expression's result.
+func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) (err error) {
+	g := e.task.group
+	if e.isAlert() {
+		e.samples, err = r.step(ctx, e, vector, at)
+	} else {
+		e.samples, err = record(g.def, g.def.Rules[e.rule], vector)
+	}
+	if err != nil {
+		return err
+	}
+	e.markers = ended(g.get(e.rule).series, e.samples, at.UnixMilli())
+	return nil
+}
+
+func (r *Ruler) step(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) ([]promql.Sample, error) {
+	g := e.task.group
+	ar := alertRule(g.def, g.def.Rules[e.rule], r.cfg.ResendDelay)
+	result, err := alert.Step(ar, g.get(e.rule).alerts, e.task.job.Slot, vector, r.deps.Templates.Expander(ctx, g.def, at))
+	if result.TemplateErr != nil {
+		r.log.Warn("expanding alert template", "group", g.def.Key, "rule", ar.Name, "err", result.TemplateErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.update(e.rule, func(s *ruleState) { s.alerts = result.State })
+	return result.Samples, nil
+}
+
+// notify sends what is due, also after a failed evaluation: alerts that keep
+// their state must not lapse in Alertmanager.
+func (r *Ruler) notify(e *evaluation) {
+	g := e.task.group
+	def := g.def.Rules[e.rule]
+	ar := alertRule(g.def, def, r.cfg.ResendDelay)
+	due, next := alert.ToSend(ar, g.get(e.rule).alerts, e.task.job.Slot)
+	g.update(e.rule, func(s *ruleState) { s.alerts = next })
+	if len(due) > 0 {
+		r.deps.Notifier.Send(def.Expr.String(), due...)
+	}
+}
+
+// commit writes what a stage produced and notes what was acknowledged.
+func (r *Ruler) commit(ctx context.Context, evaluations []*evaluation) {
+	var units []write.Unit
+	var pending []*evaluation
+	for _, e := range evaluations {
+		if e.failed || len(e.samples)+len(e.markers) == 0 {
+			continue
+		}
+		units = append(units, append(slices.Clone(write.Unit(e.samples)), e.markers...))
+		pending = append(pending, e)
+	}
+	if len(units) == 0 {
+		return
+	}
+	for i, result := range r.deps.Writer.Write(ctx, units) {
+		pending[i].written(result)
+	}
+}
+
+// written notes what became of the rule's samples. Series whose write failed
+// count as possibly there: their end is marked when it comes.
+func (e *evaluation) written(result write.Result) {
+	series := seriesOf(e.samples)
+	e.task.group.update(e.rule, func(s *ruleState) {
+		if result.Err != nil {
+			s.err = result.Err
+			s.series = merge(s.series, series)
+			return
+		}
+		s.series = series
+		if result.Rejected != nil {
+			s.err = result.Rejected
+		}
+	})
+	if result.Err != nil {
+		e.task.failed = append(e.task.failed, e.rule)
+	}
+}
+
+// mark records for each group whose every rule came through that it is
+// committed up to the slot. A marker that is lost only makes a successor
+// repeat a slot.
+func (r *Ruler) mark(ctx context.Context, b *batch) {
+	var units []write.Unit
+	for _, t := range b.tasks {
+		if t.job.Repeat || len(t.job.Rules) < len(t.group.def.Rules) || t.recordingFailed() {
+			continue
+		}
+		lb := labels.NewBuilder(r.cfg.Home)
+		t.group.def.Scope.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
+		lb.Set(labels.MetricName, committedMetric)
+		lb.Set(groupLabel, t.group.def.Key)
+		units = append(units, write.Unit{{
+			Metric: lb.Labels(),
+			T:      t.job.Slot.UnixMilli(),
+			F:      float64(t.job.Slot.Unix()),
+		}})
+	}
+	if len(units) == 0 {
+		return
+	}
+	for _, result := range r.deps.Writer.Write(ctx, units) {
+		if err := errors.Join(result.Err, result.Rejected); err != nil {
+			r.log.Warn("recording how far a group has come", "slot", b.slot, "err", err)
+			return
+		}
+	}
+}
+
+func (t *task) recordingFailed() bool {
+	return slices.ContainsFunc(t.failed, func(i int) bool { return t.group.def.Rules[i].Record != "" })
+}
+
+func (t *task) finish(took time.Duration) {
+	if t.job.Repeat {
+		return
+	}
+	t.group.mu.Lock()
+	defer t.group.mu.Unlock()
+	t.group.lastSlot, t.group.duration = t.job.Slot, took
+}

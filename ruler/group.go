@@ -1,0 +1,122 @@
+package ruler
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/tocsin-rules/tocsin/alerting/alert"
+	"github.com/tocsin-rules/tocsin/ruler/rule"
+	"github.com/tocsin-rules/tocsin/ruler/schedule"
+)
+
+// group is a rule group that this member evaluates. Its definition never
+// changes; an edit makes a new group that adopts the states of the old one.
+// A live slot and a repeat may run at one time, for different rules.
+type group struct {
+	def    rule.Group
+	stages [][]int
+	ids    []string // of the rules, unique in the group
+
+	mu       sync.Mutex
+	rules    []ruleState // parallel to def.Rules
+	lastSlot time.Time
+	duration time.Duration // of the last live slot
+}
+
+// ruleState is what one rule remembers from slot to slot.
+type ruleState struct {
+	// series are those that the last acknowledged slot recorded: the ones
+	// that are not recorded again get a staleness marker.
+	series []labels.Labels
+	alerts alert.State
+
+	err        error // of the last evaluation
+	duration   time.Duration
+	evaluation time.Time
+}
+
+func newGroup(def rule.Group, resend time.Duration) *group {
+	rules := make([]alert.Rule, len(def.Rules))
+	for i, r := range def.Rules {
+		rules[i] = alertRule(def, r, resend)
+		rules[i].Name = r.Record + rules[i].Name
+	}
+	return &group{
+		def:    def,
+		stages: rule.Stages(def),
+		ids:    alert.Identities(rules),
+		rules:  make([]ruleState, len(def.Rules)),
+	}
+}
+
+// alertRule is the rule as the state machine takes it.
+func alertRule(g rule.Group, r rule.Rule, resend time.Duration) alert.Rule {
+	return alert.Rule{
+		Name:          r.Alert,
+		For:           r.For,
+		KeepFiringFor: r.KeepFiringFor,
+		Interval:      g.Interval,
+		QueryOffset:   g.QueryOffset,
+		ResendDelay:   resend,
+		Limit:         g.Limit,
+		Labels:        r.Labels,
+		Annotations:   r.Annotations,
+		Enforced:      g.Scope,
+	}
+}
+
+// scheduled is the group as the schedule sees it.
+func (g *group) scheduled() schedule.Group {
+	s := schedule.Group{Key: g.def.Key, Interval: g.def.Interval, Recording: make([]bool, len(g.def.Rules))}
+	for i, r := range g.def.Rules {
+		s.Recording[i] = r.Record != ""
+	}
+	return s
+}
+
+// adopt takes over the state of each rule that the old definition has too,
+// and returns the series of those that it has no more.
+func (g *group) adopt(old *group) (orphans []labels.Labels) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	byID := map[string]int{}
+	for i, id := range g.ids {
+		byID[id] = i
+	}
+	for i, id := range old.ids {
+		if n, ok := byID[id]; ok {
+			g.rules[n] = old.rules[i]
+			continue
+		}
+		orphans = append(orphans, old.rules[i].series...)
+	}
+	g.lastSlot, g.duration = old.lastSlot, old.duration
+	return orphans
+}
+
+// get returns a copy of a rule's state.
+func (g *group) get(i int) ruleState {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rules[i]
+}
+
+// update changes a rule's state.
+func (g *group) update(i int, change func(*ruleState)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change(&g.rules[i])
+}
+
+// allSeries are the series of all rules.
+func (g *group) allSeries() []labels.Labels {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var series []labels.Labels
+	for _, r := range g.rules {
+		series = append(series, r.series...)
+	}
+	return series
+}

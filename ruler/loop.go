@@ -1,0 +1,478 @@
+package ruler
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/tocsin-rules/tocsin/ruler/rule"
+	"github.com/tocsin-rules/tocsin/ruler/schedule"
+	"github.com/tocsin-rules/tocsin/ruler/write"
+	"github.com/tocsin-rules/tocsin/sharding"
+	"github.com/tocsin-rules/tocsin/sharding/handoff"
+)
+
+const (
+	// tick is how often the handoff core is told that time passes.
+	tick = 250 * time.Millisecond
+	// peerTimeout bounds one message to another member.
+	peerTimeout = 3 * time.Second
+	// recoverTimeout bounds reading what groups left in the backends.
+	recoverTimeout = 20 * time.Second
+)
+
+// Ruler evaluates the groups that its member owns. Its methods are safe for
+// concurrent use.
+type Ruler struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	metrics *metrics
+	inbox   chan func()   // run by the loop, one after the other
+	done    chan struct{} // closed when the loop has ended
+	drained chan struct{} // closed when everything was handed over
+	batches chan struct{} // a token for each batch that may run
+
+	// Owned by the loop.
+	core    *handoff.Core
+	sched   *schedule.Schedule
+	view    sharding.View
+	loaded  map[string]rule.Group
+	events  []handoff.Event
+	claims  map[uint64]chan<- []handoff.GroupState
+	claimID uint64
+	outbox  map[string]*checkpoints // by member
+	work    sync.WaitGroup
+
+	mu      sync.RWMutex // of running, which only the loop changes
+	running map[string]*runner
+	counts  Counts
+}
+
+// runner is a group that runs here.
+type runner struct {
+	*group
+	jobs     int // in progress
+	edit     *rule.Group
+	stopping bool
+	removed  bool
+}
+
+// checkpoints are on their way to one member: one message at a time, the
+// newest state of each group in the next.
+type checkpoints struct {
+	busy    bool
+	waiting map[string]handoff.GroupState
+}
+
+// Counts sum up what a ruler has done since it started.
+type Counts struct {
+	// Evaluated, Repeated and Missed are numbers of slots.
+	Evaluated, Repeated, Missed uint64
+	// Lag is the age of the oldest slot that is due and not evaluated.
+	Lag time.Duration
+}
+
+// New returns a ruler that runs nothing yet.
+func New(cfg Config, deps Deps) (*Ruler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("ruler: %w", err)
+	}
+	return &Ruler{
+		cfg:     cfg,
+		deps:    deps,
+		log:     deps.Logger,
+		metrics: newMetrics(deps.Reg),
+		inbox:   make(chan func()),
+		done:    make(chan struct{}),
+		drained: make(chan struct{}),
+		batches: make(chan struct{}, cfg.Concurrency),
+		core:    handoff.New(handoff.DefaultConfig(cfg.Member)),
+		sched:   schedule.New(cfg.Limits),
+		loaded:  map[string]rule.Group{},
+		claims:  map[uint64]chan<- []handoff.GroupState{},
+		outbox:  map[string]*checkpoints{},
+		running: map[string]*runner{},
+	}, nil
+}
+
+// Run evaluates until ctx ends. To hand groups over first, call Drain and wait
+// for Drained.
+func (r *Ruler) Run(ctx context.Context) error {
+	defer r.work.Wait()
+	defer close(r.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-r.inbox:
+			f()
+		case <-timer.C:
+			r.events = append(r.events, handoff.Tick{})
+		}
+		r.settle(ctx)
+		r.dispatch(ctx)
+		timer.Reset(r.wait(time.Now()))
+	}
+}
+
+// wait is how long nothing is due.
+func (r *Ruler) wait(now time.Time) time.Duration {
+	next := r.sched.Next()
+	if next.IsZero() {
+		return tick
+	}
+	return min(tick, max(time.Millisecond, next.Sub(now)))
+}
+
+// do runs f in the loop; it is dropped when the loop has ended.
+func (r *Ruler) do(f func()) {
+	select {
+	case r.inbox <- f:
+	case <-r.done:
+	}
+}
+
+// SetGroups replaces the loaded rule groups. Groups that stay keep the state
+// of every rule that keeps its identity.
+func (r *Ruler) SetGroups(groups []rule.Group) {
+	r.do(func() {
+		loaded := make(map[string]rule.Group, len(groups))
+		keys := make([]string, 0, len(groups))
+		for _, g := range groups {
+			loaded[g.Key] = g
+			keys = append(keys, g.Key)
+			if run, ok := r.running[g.Key]; ok && run.def.String() != g.String() {
+				run.edit = &g
+				r.applyEdit(run)
+			}
+		}
+		r.loaded = loaded
+		r.events = append(r.events, handoff.GroupsChanged{Keys: keys})
+	})
+}
+
+// SetView tells the ruler who the members are.
+func (r *Ruler) SetView(v sharding.View) {
+	r.do(func() {
+		r.view = v
+		r.events = append(r.events, handoff.ViewChanged{View: v})
+	})
+}
+
+// Claim answers another member that owns groups now, see handoff.
+func (r *Ruler) Claim(ctx context.Context, from string, keys []string) ([]handoff.GroupState, error) {
+	answer := make(chan []handoff.GroupState, 1)
+	r.do(func() {
+		r.claimID++
+		r.claims[r.claimID] = answer
+		r.events = append(r.events, handoff.ClaimReceived{ID: r.claimID, From: from, Keys: keys})
+	})
+	select {
+	case states := <-answer:
+		return states, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.done:
+		return nil, fmt.Errorf("member %q is gone", r.cfg.Member)
+	}
+}
+
+// Checkpoint keeps states that another member leaves here.
+func (r *Ruler) Checkpoint(_ context.Context, from string, states []handoff.GroupState) error {
+	r.do(func() {
+		r.events = append(r.events, handoff.CheckpointReceived{From: from, States: states})
+	})
+	return nil
+}
+
+// Drain begins to hand all groups over. The other members have to see this
+// one as leaving.
+func (r *Ruler) Drain() {
+	r.do(func() { r.events = append(r.events, handoff.Drain{}) })
+}
+
+// Drained is closed when a drain is complete.
+func (r *Ruler) Drained() <-chan struct{} { return r.drained }
+
+// Status lists the groups that run here, sorted by key.
+func (r *Ruler) Status() []GroupStatus {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	statuses := make([]GroupStatus, 0, len(r.running))
+	for _, run := range r.running {
+		statuses = append(statuses, run.status())
+	}
+	slices.SortFunc(statuses, func(a, b GroupStatus) int { return strings.Compare(a.Group.Key, b.Group.Key) })
+	return statuses
+}
+
+// Counts returns the sums so far.
+func (r *Ruler) Counts() Counts {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.counts
+}
+
+// settle gives the handoff core what has happened and does what it asks for,
+// until nothing is left.
+func (r *Ruler) settle(ctx context.Context) {
+	for len(r.events) > 0 {
+		ev := r.events[0]
+		r.events = r.events[1:]
+		for _, action := range r.core.Step(time.Now(), ev) {
+			r.perform(ctx, action)
+		}
+	}
+}
+
+func (r *Ruler) perform(ctx context.Context, action handoff.Action) {
+	switch a := action.(type) {
+	case handoff.Stop:
+		r.stop(a)
+	case handoff.Answer:
+		r.claims[a.ID] <- a.States
+		delete(r.claims, a.ID)
+	case handoff.Start:
+		r.start(a)
+	case handoff.Claim:
+		r.claim(ctx, a)
+	case handoff.Recover:
+		r.recover(ctx, a)
+	case handoff.Checkpoint:
+		r.checkpoint(ctx, a)
+	case handoff.Drained:
+		close(r.drained)
+	}
+}
+
+func (r *Ruler) start(a handoff.Start) {
+	g := newGroup(r.loaded[a.Key], r.cfg.ResendDelay)
+	p, err := g.restore(a.State)
+	if err != nil {
+		r.log.Warn("starting a group without its state", "group", a.Key, "err", err)
+	}
+	r.log.Info("group starts here", "group", a.Key, "from", a.From, "slot", p.Committed)
+	r.mu.Lock()
+	r.running[a.Key] = &runner{group: g}
+	r.mu.Unlock()
+	r.metrics.started(g)
+	r.metrics.handoffs.WithLabelValues(origin(a.From)).Inc()
+	r.metrics.groups.Set(float64(len(r.running)))
+	r.missed(r.sched.Add(g.scheduled(), p, time.Now()))
+}
+
+// origin is where a state came from, as few words.
+func origin(from string) string {
+	switch from {
+	case "", "backend":
+		return from
+	default:
+		return "member"
+	}
+}
+
+func (r *Ruler) stop(a handoff.Stop) {
+	run := r.running[a.Key]
+	r.log.Info("group stops here", "group", a.Key, "reason", a.Reason.String())
+	run.stopping = true
+	run.removed = a.Reason == handoff.StopRemoved
+	r.sched.Pause(a.Key)
+	r.finishStop(run)
+}
+
+// finishStop ends a group that was asked to stop, once no slot is in progress.
+func (r *Ruler) finishStop(run *runner) {
+	if !run.stopping || run.jobs > 0 {
+		return
+	}
+	key := run.def.Key
+	state := r.snapshot(run)
+	if p, ok := r.sched.Progress(key); ok && run.removed {
+		r.end(run.allSeries(), p.Committed.Add(run.def.Interval-run.def.QueryOffset))
+	}
+	r.sched.Remove(key)
+	r.mu.Lock()
+	delete(r.running, key)
+	r.mu.Unlock()
+	r.metrics.stopped(key)
+	r.metrics.groups.Set(float64(len(r.running)))
+	r.events = append(r.events, handoff.Stopped{State: state})
+}
+
+func (r *Ruler) snapshot(run *runner) handoff.GroupState {
+	p, _ := r.sched.Progress(run.def.Key)
+	state, err := run.group.snapshot(p)
+	if err != nil {
+		r.log.Error("encoding the state of a group", "group", run.def.Key, "err", err)
+		return handoff.GroupState{Key: run.def.Key, CommittedSlot: p.Committed}
+	}
+	return state
+}
+
+// applyEdit replaces the definition of a group, once no slot is in progress.
+func (r *Ruler) applyEdit(run *runner) {
+	if run.edit == nil || run.jobs > 0 || run.stopping {
+		return
+	}
+	next := newGroup(*run.edit, r.cfg.ResendDelay)
+	p, _ := r.sched.Progress(run.def.Key)
+	r.end(next.adopt(run.group), p.Committed.Add(next.def.Interval-next.def.QueryOffset))
+	p.Behind = moveBehind(p.Behind, run.ids, next.ids)
+	r.mu.Lock()
+	run.group, run.edit = next, nil
+	r.mu.Unlock()
+	r.metrics.started(next)
+	r.missed(r.sched.Add(next.scheduled(), p, time.Now()))
+}
+
+// moveBehind finds rules that are behind at their new place in the group.
+func moveBehind(behind map[int]time.Time, from, to []string) map[int]time.Time {
+	moved := map[int]time.Time{}
+	for i, slot := range behind {
+		if n := slices.Index(to, from[i]); n >= 0 {
+			moved[n] = slot
+		}
+	}
+	return moved
+}
+
+// end marks series as ended that no rule records any more.
+func (r *Ruler) end(series []labels.Labels, at time.Time) {
+	if len(series) == 0 {
+		return
+	}
+	unit := write.Unit(ended(series, nil, at.UnixMilli()))
+	r.background(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout)
+		defer cancel()
+		if result := r.deps.Writer.Write(ctx, []write.Unit{unit}); result[0].Err != nil {
+			r.log.Warn("marking series as ended", "err", result[0].Err)
+		}
+	})
+}
+
+func (r *Ruler) claim(ctx context.Context, a handoff.Claim) {
+	to, ok := r.view.Member(a.To)
+	if !ok {
+		r.events = append(r.events, handoff.ClaimFailed{From: a.To, Keys: a.Keys, Err: "no such member"})
+		return
+	}
+	r.background(func() {
+		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
+		defer cancel()
+		var ev handoff.Event
+		states, err := r.deps.Peers.Claim(ctx, to, a.Keys)
+		if err != nil {
+			r.log.Warn("claiming groups", "member", a.To, "groups", len(a.Keys), "err", err)
+			ev = handoff.ClaimFailed{From: a.To, Keys: a.Keys, Err: err.Error()}
+		} else {
+			ev = handoff.ClaimAnswered{From: a.To, Keys: a.Keys, States: states}
+		}
+		r.do(func() { r.events = append(r.events, ev) })
+	})
+}
+
+// recover reads from the backends how far groups had come that no member
+// knows.
+func (r *Ruler) recover(ctx context.Context, a handoff.Recover) {
+	groups := make([]*group, 0, len(a.Keys))
+	for _, key := range a.Keys {
+		groups = append(groups, newGroup(r.loaded[key], r.cfg.ResendDelay))
+	}
+	r.background(func() {
+		ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+		defer cancel()
+		ev := r.recovered(ctx, a.Keys, groups)
+		r.do(func() { r.events = append(r.events, ev) })
+	})
+}
+
+func (r *Ruler) recovered(ctx context.Context, keys []string, groups []*group) handoff.Event {
+	rec := recoverer{
+		history:   r.deps.History,
+		home:      r.cfg.Home,
+		backfill:  r.cfg.Limits.Backfill,
+		tolerance: r.cfg.Tolerance,
+		resend:    r.cfg.ResendDelay,
+	}
+	progress, err := rec.recover(ctx, groups, time.Now())
+	if err != nil {
+		r.log.Warn("recovering groups from the backends", "groups", len(keys), "err", err)
+		return handoff.RecoverFailed{Keys: keys, Err: err.Error()}
+	}
+	var states []handoff.GroupState
+	for i, g := range groups {
+		if progress[i].Committed.IsZero() {
+			continue
+		}
+		state, err := g.snapshot(progress[i])
+		if err != nil {
+			return handoff.RecoverFailed{Keys: keys, Err: err.Error()}
+		}
+		states = append(states, state)
+	}
+	return handoff.Recovered{Keys: keys, States: states}
+}
+
+// checkpoint leaves states with another member; nobody waits for it.
+func (r *Ruler) checkpoint(ctx context.Context, a handoff.Checkpoint) {
+	box, ok := r.outbox[a.To]
+	if !ok {
+		box = &checkpoints{waiting: map[string]handoff.GroupState{}}
+		r.outbox[a.To] = box
+	}
+	for _, s := range a.States {
+		box.waiting[s.Key] = s
+	}
+	r.sendCheckpoints(ctx, a.To, box)
+}
+
+func (r *Ruler) sendCheckpoints(ctx context.Context, name string, box *checkpoints) {
+	to, ok := r.view.Member(name)
+	if !ok {
+		delete(r.outbox, name)
+		return
+	}
+	if box.busy || len(box.waiting) == 0 {
+		return
+	}
+	states := make([]handoff.GroupState, 0, len(box.waiting))
+	for _, s := range box.waiting {
+		states = append(states, s)
+	}
+	box.busy, box.waiting = true, map[string]handoff.GroupState{}
+	r.background(func() {
+		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
+		defer cancel()
+		if err := r.deps.Peers.Checkpoint(ctx, to, states); err != nil && ctx.Err() == nil {
+			r.metrics.checkpointErrors.Inc()
+			r.log.Warn("leaving checkpoints with the successor", "member", name, "err", err)
+		}
+		r.do(func() {
+			box.busy = false
+			r.sendCheckpoints(ctx, name, box)
+		})
+	})
+}
+
+// background runs f beside the loop; Run waits for it at the end.
+func (r *Ruler) background(f func()) { r.work.Go(f) }
+
+func (r *Ruler) missed(missed []schedule.Missed) {
+	for _, m := range missed {
+		r.log.Warn("slots given up", "group", m.Key, "slots", m.Slots, "limit", r.cfg.Limits.Backfill)
+		r.metrics.gaveUp(m.Key, m.Slots)
+		r.mu.Lock()
+		r.counts.Missed += uint64(m.Slots)
+		r.mu.Unlock()
+	}
+}
