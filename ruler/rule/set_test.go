@@ -1,0 +1,39 @@
+package rule
+
+import (
+	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/stretchr/testify/require"
+)
+
+func TestSetRefusesAKeyTwiceAndNamesBothFiles(t *testing.T) {
+	t.Parallel()
+	var s Set
+	require.NoError(t, s.Add("/rules/b.yml", []Group{{Key: "b", Rules: make([]Rule, 2)}}))
+	require.NoError(t, s.Add("/rules/a.yml", []Group{{Key: "a", Rules: make([]Rule, 3)}}))
+	err := s.Add("/rules/c.yml", []Group{{Key: "c"}, {Key: "b", Name: "x"}})
+	require.EqualError(t, err, `group "x" with key "b" is defined in /rules/b.yml and in /rules/c.yml`)
+	require.Equal(t, []string{"a", "b"}, keysOf(s.Groups()), "all or none of a file, sorted")
+	require.Equal(t, 5, CountRules(s.Groups()))
+}
+
+func keysOf(groups []Group) []string {
+	var keys []string
+	for _, g := range groups {
+		keys = append(keys, g.Key)
+	}
+	return keys
+}
+
+func TestDuplicatesAreRulesOfOneIdentityInOneScope(t *testing.T) {
+	t.Parallel()
+	gold := labels.FromStrings("tier", "gold")
+	groups := []Group{
+		{Rules: []Rule{{Record: "x", Labels: gold}, {Record: "x"}, {Alert: "x"}, {Alert: "A"}}},
+		{Rules: []Rule{{Record: "x", Labels: gold}, {Record: "x", Labels: gold}, {Alert: "A"}}},
+		{Rules: []Rule{{Record: "x"}}, Scope: labels.FromStrings("cluster", "east")},
+	}
+	require.Equal(t, []string{`alert A{}{}`, `record x{tier="gold"}{}`}, Duplicates(groups))
+	require.Empty(t, Duplicates(groups[:1]))
+}
