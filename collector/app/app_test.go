@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -287,4 +288,15 @@ func TestCheckConfig(t *testing.T) {
 	require.ErrorContains(t, err, "first.pem")
 	require.ErrorContains(t, err, "second.pem")
 	require.ErrorContains(t, app.CheckConfig(filepath.Join(bad.dir, "absent.yml")), "absent.yml")
+}
+
+// Not parallel, because the signal reaches every collector of the process.
+func TestHangupReloads(t *testing.T) { //nolint:paralleltest // See above.
+	tg, rc := newTarget(t), newReceiver(t)
+	s := newSetup(t, header+remoteWrite(rc))
+	in := s.start(t)
+	s.write(t, header+remoteWrite(rc)+scrapes(job("web", tg.addr())))
+	require.NoError(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))
+	waitFor(t, "the signal is handled", func() bool { return strings.Contains(in.logs.String(), "why=SIGHUP") })
+	waitFor(t, "the target is scraped", func() bool { return tg.scrapes.Load() > 0 })
 }
