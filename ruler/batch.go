@@ -137,7 +137,7 @@ func (e *evaluation) finish(err error, took time.Duration) {
 func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) (err error) {
 	g := e.task.group
 	if e.isAlert() {
-		e.samples, err = r.step(ctx, e, vector, at)
+		e.samples, err = r.step(ctx, e, vector)
 	} else {
 		e.samples, err = record(g.def, g.def.Rules[e.rule], vector)
 	}
@@ -148,10 +148,11 @@ func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector
 	return nil
 }
 
-func (r *Ruler) step(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) ([]promql.Sample, error) {
+func (r *Ruler) step(ctx context.Context, e *evaluation, vector promql.Vector) ([]promql.Sample, error) {
 	g := e.task.group
 	ar := alertRule(g.def, g.def.Rules[e.rule], r.cfg.ResendDelay)
-	result, err := alert.Step(ar, g.get(e.rule).alerts, e.task.job.Slot, vector, r.deps.Templates.Expander(ctx, g.def, at))
+	slot := e.task.job.Slot
+	result, err := alert.Step(ar, g.get(e.rule).alerts, slot, vector, r.deps.Templates.Expander(ctx, g.def, ar.Name, slot))
 	if result.TemplateErr != nil {
 		r.log.Warn("expanding alert template", "group", g.def.Key, "rule", ar.Name, "err", result.TemplateErr)
 	}

@@ -66,10 +66,10 @@ type Notifier interface {
 	Send(expr string, notifications ...alert.Notification)
 }
 
-// Templates returns what expands the templates of a group's rules: queries
-// inside them see what the group may see, at the time given.
+// Templates returns what expands the templates of an alerting rule at a slot:
+// queries inside them see what the rule's group may see.
 type Templates interface {
-	Expander(ctx context.Context, g rule.Group, at time.Time) alert.Expander
+	Expander(ctx context.Context, g rule.Group, alertName string, slot time.Time) alert.Expander
 }
 
 // Peers are the other members of the cluster, by name.

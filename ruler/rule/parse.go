@@ -36,6 +36,21 @@ type Options struct {
 	IgnoreUnknownFields bool
 }
 
+// Validate returns all faults at once.
+func (o Options) Validate() error {
+	var errs []error
+	if o.DefaultInterval < 0 {
+		errs = append(errs, fmt.Errorf("default rule interval %s is less than 0", o.DefaultInterval))
+	}
+	if err := checkInterval(o.DefaultInterval); err != nil {
+		errs = append(errs, fmt.Errorf("default rule %w", err))
+	}
+	if len(o.Clusters) > 0 && o.Scope == nil {
+		errs = append(errs, errors.New("rules for clusters need a function that scopes expressions"))
+	}
+	return errors.Join(errs...)
+}
+
 // Parse reads the groups of one file: Prometheus rule files and the Kubernetes
 // kinds PrometheusRule, Rules, ClusterRules, GlobalRules and lists of them, in
 // YAML or JSON, several documents in a file, of any mixture.

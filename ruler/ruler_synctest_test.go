@@ -1,0 +1,285 @@
+package ruler
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/ruler/rule"
+)
+
+// pass lets virtual time go by and everything settle.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // virtual time of a synctest bubble
+	synctest.Wait()
+}
+
+func manyGroups(n int) []rule.Group {
+	groups := make([]rule.Group, n)
+	for i := range groups {
+		groups[i] = recording(fmt.Sprintf("g%02d", i), fmt.Sprintf("r%02d", i), "x")
+	}
+	return groups
+}
+
+func seriesName(i int) string { return fmt.Sprintf(`{__name__="r%02d"}`, i) }
+
+func TestMembersShareGroupsAndEverySlotIsRecorded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, manyGroups(30)...)
+		for _, name := range []string{"a", "b", "c"} {
+			w.add(name)
+		}
+		pass(5 * time.Minute)
+		counts := map[string]int{}
+		for i := range 30 {
+			owners := w.owners(fmt.Sprintf("g%02d", i))
+			require.Len(t, owners, 1)
+			counts[owners[0]]++
+			w.requireNoHole(seriesName(i), 15*time.Second)
+		}
+		require.Len(t, counts, 3, "every member owns something")
+	})
+}
+
+func TestAKilledMemberLeavesNoHole(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, manyGroups(30)...)
+		for _, name := range []string{"a", "b", "c"} {
+			w.add(name)
+		}
+		pass(2*time.Minute + 7*time.Second)
+		w.kill("b")
+		pass(5 * time.Second) // until the others notice
+		w.gossip()
+		pass(2 * time.Minute)
+		for i := range 30 {
+			w.requireNoHole(seriesName(i), 15*time.Second)
+		}
+		w.add("b")
+		pass(2 * time.Minute)
+		for i := range 30 {
+			require.Len(t, w.owners(fmt.Sprintf("g%02d", i)), 1)
+			w.requireNoHole(seriesName(i), 15*time.Second)
+		}
+	})
+}
+
+func TestALeavingMemberHandsOverBetweenSlots(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, manyGroups(10)...)
+		for _, name := range []string{"a", "b", "c"} {
+			w.add(name)
+		}
+		pass(2 * time.Minute)
+		start := time.Now()
+		w.leave("a")
+		w.leave("b")
+		require.Less(t, time.Since(start), 2*time.Second, "a graceful leave does not wait for timeouts")
+		pass(2 * time.Minute)
+		for i := range 10 {
+			require.Equal(t, []string{"c"}, w.owners(fmt.Sprintf("g%02d", i)))
+			w.requireNoHole(seriesName(i), 15*time.Second)
+		}
+	})
+}
+
+func TestTheWholeClusterStartsAgainWhereItEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, manyGroups(10)...)
+		w.add("a")
+		pass(2 * time.Minute)
+		w.kill("a")
+		pass(20 * time.Minute)
+		w.add("b")
+		pass(2 * time.Minute)
+		for i := range 10 {
+			w.requireNoHole(seriesName(i), 15*time.Second)
+		}
+	})
+}
+
+func TestSlotsMissedWhileABackendWasAwayAreRecordedLater(t *testing.T) {
+	t.Parallel()
+	for what, fail := range map[string]func(*world, error){
+		"queries fail": func(w *world, err error) { w.queriesFail = err },
+		"writes fail":  func(w *world, err error) { w.writesFail = err },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, manyGroups(3)...)
+				w.add("a")
+				w.add("b")
+				pass(time.Minute)
+				w.set(fail, errors.New("away"))
+				pass(30 * time.Minute)
+				w.kill("a") // what is behind moves with the group
+				pass(5 * time.Second)
+				w.gossip()
+				pass(time.Minute)
+				w.set(fail, nil)
+				pass(3 * time.Minute)
+				for i := range 3 {
+					w.requireNoHole(seriesName(i), 15*time.Second)
+				}
+			})
+		})
+	}
+}
+
+func (w *world) set(fail func(*world, error), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fail(w, err)
+}
+
+func alerting(key, name string, hold time.Duration) rule.Group {
+	return rule.Group{Key: key, Name: key, Interval: 15 * time.Second, Rules: []rule.Rule{{Alert: name, Expr: mustParse("x > 0"), For: hold}}}
+}
+
+func TestAlertTimersSurviveEveryChangeOfOwner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, alerting("g", "Down", 4*time.Minute))
+		for _, name := range []string{"a", "b", "c"} {
+			w.add(name)
+		}
+		began := time.Now()
+		for range 3 {
+			pass(time.Minute)
+			owner := w.owners("g")[0]
+			w.kill(owner)
+			pass(5 * time.Second)
+			w.gossip()
+			pass(10 * time.Second)
+			w.add(owner)
+		}
+		pass(time.Minute)
+		require.NotEmpty(t, w.sent)
+		fired := w.sent[0].StartsAt
+		require.InDelta(t, 4*time.Minute, fired.Sub(began), float64(20*time.Second), "for is waited out once")
+		for _, n := range w.sent {
+			require.Equal(t, fired, n.StartsAt, "nothing was reset")
+			require.False(t, n.Resolved)
+		}
+		require.Empty(t, w.conflicts)
+	})
+}
+
+func TestAlertsGoOnAfterTheWholeClusterWasAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, alerting("g", "Down", time.Minute))
+		w.add("a")
+		pass(3 * time.Minute)
+		fired := w.sent[0].StartsAt
+		w.kill("a")
+		pass(5 * time.Minute)
+		w.sent = nil
+		w.add("b")
+		pass(30 * time.Second)
+		require.NotEmpty(t, w.sent, "it fires at once, for is not waited out again")
+		require.Equal(t, fired, w.sent[0].StartsAt)
+	})
+}
+
+func TestSeriesThatVanishAreMarkedAlsoByTheNextOwner(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, recording("g", "r", "x"))
+		w.result = func(_ string, at time.Time) promql.Vector {
+			return promql.Vector{{Metric: labels.FromStrings("pod", "p1"), F: 1, T: at.UnixMilli()}}
+		}
+		w.add("a")
+		w.add("b")
+		pass(time.Minute)
+		owner := w.owners("g")[0]
+		w.kill(owner)
+		w.mu.Lock()
+		w.result = func(string, time.Time) promql.Vector { return nil }
+		w.mu.Unlock()
+		pass(5 * time.Second)
+		w.gossip()
+		pass(time.Minute)
+		markers := 0
+		for _, v := range w.data[`{__name__="r", pod="p1"}`] {
+			if value.IsStaleNaN(v) {
+				markers++
+			}
+		}
+		require.Equal(t, 1, markers)
+	})
+}
+
+func TestAnEditedGroupKeepsTheStateOfRulesThatStay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := alerting("g", "Down", 2*time.Minute)
+		g.Rules = append(g.Rules, rule.Rule{Record: "r", Expr: mustParse("x")})
+		w := newWorld(t, g)
+		m := w.add("a")
+		began := time.Now()
+		pass(90 * time.Second)
+		edited := g
+		edited.Rules = []rule.Rule{g.Rules[0]}
+		edited.Rules[0].Expr = mustParse("x > 1")
+		m.SetGroups([]rule.Group{edited})
+		pass(time.Minute)
+		require.NotEmpty(t, w.sent)
+		require.InDelta(t, 2*time.Minute, w.sent[0].StartsAt.Sub(began), float64(20*time.Second))
+		var last int64
+		for ts := range w.data[`{__name__="r"}`] {
+			last = max(last, ts)
+		}
+		require.True(t, value.IsStaleNaN(w.data[`{__name__="r"}`][last]), "the removed rule's series is marked as ended")
+	})
+}
+
+func TestARuleReadsWhatAnEarlierOneRecordedAtTheSameSlot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := recording("g", "first", "x")
+		g.Rules = append(g.Rules, rule.Rule{Record: "second", Expr: mustParse("first")})
+		w := newWorld(t, g)
+		w.result = func(expr string, at time.Time) promql.Vector {
+			if expr == "x" {
+				return promql.Vector{{F: float64(at.Unix()), T: at.UnixMilli()}}
+			}
+			v, ok := w.data[`{__name__="first"}`][at.UnixMilli()]
+			if !ok {
+				return nil
+			}
+			return promql.Vector{{F: v, T: at.UnixMilli()}}
+		}
+		w.add("a")
+		pass(2 * time.Minute)
+		require.Equal(t, w.slots(`{__name__="first"}`), w.slots(`{__name__="second"}`))
+		w.requireNoHole(`{__name__="second"}`, 15*time.Second)
+	})
+}
+
+func TestScopeLabelsCannotBeOverwritten(t *testing.T) {
+	t.Parallel()
+	g := rule.Group{Scope: labels.FromStrings("cluster", "east")}
+	r := rule.Rule{Record: "r", Labels: labels.FromStrings("team", "a", "gone", "")}
+	got, err := record(g, r, promql.Vector{{Metric: labels.FromStrings("__name__", "x", "cluster", "west", "gone", "y")}})
+	require.NoError(t, err)
+	require.Equal(t, `{__name__="r", cluster="east", team="a"}`, got[0].Metric.String())
+	_, err = record(g, r, promql.Vector{{Metric: labels.FromStrings("gone", "x")}, {Metric: labels.FromStrings("gone", "y")}})
+	require.ErrorIs(t, err, errDuplicate)
+	g.Limit = 1
+	_, err = record(g, r, make(promql.Vector, 2))
+	require.EqualError(t, err, "exceeded limit of 1 with 2 series")
+}
