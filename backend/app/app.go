@@ -89,7 +89,7 @@ func Run(ctx context.Context, opts Options, logger *slog.Logger) error {
 	if err := p.listen(); err != nil {
 		return err
 	}
-	logger.Info("backend is starting", "partition", p.store.Partition().String(), "http", p.http.Addr().String())
+	logger.Info("backend is starting", "partition", p.store.Partition().String(), "http", p.http.Addr().String(), "grpc", p.grpcAddr())
 	err = p.run(ctx)
 	if errors.Is(err, errStopped) {
 		logger.Info("backend has stopped")
@@ -141,6 +141,14 @@ func (p *process) listen() error {
 		return err
 	}
 	return nil
+}
+
+// grpcAddr is where the pushdown protocol is served, or "".
+func (p *process) grpcAddr() string {
+	if p.pushdown == nil {
+		return ""
+	}
+	return p.pushdown.Addr().String()
 }
 
 // errStopped says that the process was asked to stop.
