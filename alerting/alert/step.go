@@ -1,0 +1,206 @@
+package alert
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/promql"
+)
+
+// The reasons for which Step refuses a result.
+var (
+	ErrDuplicate = errors.New("two results have the same labels once the rule's labels are set")
+	ErrLimit     = errors.New("limit of alerts exceeded")
+)
+
+// Result is what came of a step.
+type Result struct {
+	State State
+	// Samples are those of ALERTS and ALERTS_FOR_STATE, sorted by the labels of
+	// their alerts.
+	Samples []promql.Sample
+	// TemplateErr is the first template that could not be expanded. The alert
+	// fires all the same, with the error in the place of the text.
+	TemplateErr error
+}
+
+// Step moves the rule's alerts to a slot, at which the expression returned
+// vector. On an error, ErrDuplicate or ErrLimit, the state is what it was and
+// nothing is recorded.
+func Step(rule Rule, state State, slot time.Time, vector promql.Vector, expand Expander) (Result, error) {
+	seen, templateErr := raise(rule, slot, vector, expand)
+	unchanged := Result{State: state, TemplateErr: templateErr}
+	if lset, found := duplicate(seen); found {
+		return unchanged, fmt.Errorf("alert %q, labels %s: %w", rule.Name, lset, ErrDuplicate)
+	}
+	next := State{alerts: advance(rule, state.alerts, seen, slot)}
+	if n := next.Count(Pending) + next.Count(Firing); rule.Limit > 0 && n > rule.Limit {
+		return unchanged, fmt.Errorf("alert %q has %d alerts, its group's limit is %d: %w", rule.Name, n, rule.Limit, ErrLimit)
+	}
+	return Result{State: next, Samples: record(rule, next, slot), TemplateErr: templateErr}, nil
+}
+
+// raise makes a new pending alert of every sample, sorted by labels.
+func raise(rule Rule, slot time.Time, vector promql.Vector, expand Expander) ([]Alert, error) {
+	t := texts{expand: expand}
+	alerts := make([]Alert, len(vector))
+	for i, sample := range vector {
+		alerts[i] = Alert{
+			Labels:      t.labels(rule, sample),
+			Annotations: t.annotations(rule, sample),
+			Status:      Pending,
+			Value:       sample.F,
+			ActiveAt:    slot,
+		}
+	}
+	sortAlerts(alerts)
+	return alerts, t.err
+}
+
+// texts expands the templates of one step and keeps the first error.
+type texts struct {
+	expand Expander
+	err    error
+}
+
+func (t *texts) text(template string, sample promql.Sample) string {
+	text, err := t.expand(template, sample)
+	if err != nil {
+		if t.err == nil {
+			t.err = err
+		}
+		text = fmt.Sprintf("<error expanding template: %s>", err)
+	}
+	// Whatever is not UTF-8 would not survive the encodings on its way, and
+	// the alert would come back as another one.
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
+
+func (t *texts) labels(rule Rule, sample promql.Sample) labels.Labels {
+	b := labels.NewBuilder(sample.Metric)
+	b.Del(labels.MetricName)
+	rule.Labels.Range(func(l labels.Label) { b.Set(l.Name, t.text(l.Value, sample)) })
+	b.Set(labels.AlertName, rule.Name)
+	rule.Enforced.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
+	return b.Labels()
+}
+
+func (t *texts) annotations(rule Rule, sample promql.Sample) labels.Labels {
+	b := labels.NewScratchBuilder(rule.Annotations.Len())
+	rule.Annotations.Range(func(l labels.Label) { b.Add(l.Name, t.text(l.Value, sample)) })
+	return b.Labels()
+}
+
+// advance merges the alerts there were with those whose condition holds now;
+// both are sorted by labels, and so is the outcome.
+func advance(rule Rule, old, seen []Alert, slot time.Time) []Alert {
+	next := make([]Alert, 0, max(len(old), len(seen)))
+	for len(old) > 0 || len(seen) > 0 {
+		switch order(old, seen) {
+		case -1:
+			if a, keep := lapse(rule, old[0], slot); keep {
+				next = append(next, a)
+			}
+			old = old[1:]
+		case 1:
+			next = append(next, ripen(rule, seen[0], slot))
+			seen = seen[1:]
+		default:
+			next = append(next, ripen(rule, renew(old[0], seen[0]), slot))
+			old, seen = old[1:], seen[1:]
+		}
+	}
+	return next
+}
+
+// order compares the first elements; an empty list comes last.
+func order(old, seen []Alert) int {
+	switch {
+	case len(old) == 0:
+		return 1
+	case len(seen) == 0:
+		return -1
+	}
+	c := labels.Compare(old[0].Labels, seen[0].Labels)
+	return min(1, max(-1, c))
+}
+
+// renew is an alert whose condition holds on, or again: one that was resolved
+// starts anew.
+func renew(old, seen Alert) Alert {
+	if old.Status == Inactive {
+		return seen
+	}
+	old.Value = seen.Value
+	old.Annotations = seen.Annotations
+	old.KeepFiringSince = time.Time{}
+	return old
+}
+
+// ripen fires a pending alert whose time has come.
+func ripen(rule Rule, a Alert, slot time.Time) Alert {
+	if a.Status == Pending && slot.Sub(a.ActiveAt) >= rule.For {
+		a.Status = Firing
+		a.FiredAt = slot
+	}
+	return a
+}
+
+// lapse is an alert whose condition does not hold; keep says whether it is
+// still to be remembered.
+func lapse(rule Rule, a Alert, slot time.Time) (_ Alert, keep bool) {
+	switch a.Status {
+	case Pending:
+		return a, false
+	case Inactive:
+		return a, slot.Sub(a.ResolvedAt) <= ResolvedRetention
+	}
+	if rule.KeepFiringFor > 0 {
+		if a.KeepFiringSince.IsZero() {
+			a.KeepFiringSince = slot
+		}
+		if slot.Sub(a.KeepFiringSince) < rule.KeepFiringFor {
+			return a, true
+		}
+	}
+	a.Status = Inactive
+	a.ResolvedAt = slot
+	return a, true
+}
+
+// record returns the samples of all pending and firing alerts.
+func record(rule Rule, state State, slot time.Time) []promql.Sample {
+	t := timestamp.FromTime(slot.Add(-rule.QueryOffset))
+	samples := make([]promql.Sample, 0, 2*len(state.alerts))
+	for _, a := range state.alerts {
+		if a.Status == Inactive {
+			continue
+		}
+		samples = append(samples,
+			promql.Sample{Metric: statusSeries(rule, a), T: t, F: 1},
+			promql.Sample{Metric: forStateSeries(rule, a), T: t, F: float64(a.ActiveAt.Unix())},
+		)
+	}
+	return samples
+}
+
+func statusSeries(rule Rule, a Alert) labels.Labels {
+	b := seriesBuilder(rule, a)
+	return b.Set(labels.MetricName, alertsMetric).Set(statusLabel, a.Status.String()).Labels()
+}
+
+func forStateSeries(rule Rule, a Alert) labels.Labels {
+	return seriesBuilder(rule, a).Set(labels.MetricName, forStateMetric).Labels()
+}
+
+// seriesBuilder starts from the rule's labels as Prometheus does, which shows
+// where a template came out empty: the series then has the template itself.
+func seriesBuilder(rule Rule, a Alert) *labels.Builder {
+	b := labels.NewBuilder(rule.Labels)
+	a.Labels.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
+	return b.Set(labels.AlertName, rule.Name)
+}
