@@ -1,0 +1,95 @@
+package handoff
+
+import "time"
+
+// This file is the side that claims groups.
+
+// learn keeps what another member knows of a group, unless the group runs
+// here: its own state is the one that counts then.
+func (c *Core) learn(from string, state GroupState) {
+	g, ok := c.groups[state.Key]
+	if !ok || !g.active() {
+		c.store.put(state, from, false)
+		return
+	}
+	if own, _ := c.store.get(state.Key); state.newerThan(own) {
+		c.late++
+	}
+}
+
+func (c *Core) claimAnswered(now time.Time, e ClaimAnswered) {
+	released := make(map[string]bool, len(e.States))
+	for _, s := range e.States {
+		released[s.Key] = true
+		c.learn(e.From, s)
+	}
+	for _, key := range e.Keys {
+		g, ok := c.groups[key]
+		if !ok {
+			continue
+		}
+		if released[key] {
+			delete(g.asks, e.From)
+		} else {
+			c.askLater(now, g, e.From)
+		}
+		c.advance(now, g)
+	}
+}
+
+func (c *Core) claimFailed(now time.Time, e ClaimFailed) {
+	for _, key := range e.Keys {
+		if g, ok := c.groups[key]; ok {
+			c.askLater(now, g, e.From)
+		}
+	}
+}
+
+// askLater repeats an open question after the retry interval.
+func (c *Core) askLater(now time.Time, g *group, member string) {
+	if _, open := g.asks[member]; open {
+		g.asks[member] = ask{at: now.Add(c.cfg.RetryInterval)}
+	}
+}
+
+// backend is the source of recovered states. No member has it for a name that
+// matters: it is shown to people only.
+const backend = "backend"
+
+func (c *Core) recovered(e Recovered) {
+	for _, s := range e.States {
+		if g, ok := c.groups[s.Key]; ok && g.phase == recovering {
+			c.store.put(s, backend, false)
+		}
+	}
+	for _, key := range e.Keys {
+		if g, ok := c.groups[key]; ok && g.phase == recovering {
+			c.start(g)
+		}
+	}
+}
+
+func (c *Core) recoverFailed(now time.Time, keys []string) {
+	for _, key := range keys {
+		if g, ok := c.groups[key]; ok && g.phase == recovering {
+			g.retryAt = now.Add(c.cfg.RetryInterval)
+		}
+	}
+}
+
+// checkpointReceived keeps the states. A checkpoint of a group that this
+// member owns says that the sender runs it, or did when he sent it.
+func (c *Core) checkpointReceived(now time.Time, e CheckpointReceived) {
+	_, present := c.view.Member(e.From)
+	for _, s := range e.States {
+		c.learn(e.From, s)
+		g, ok := c.groups[s.Key]
+		if !ok {
+			continue
+		}
+		if present && c.owns(g) {
+			c.ask(g, []string{e.From}, now)
+		}
+		c.advance(now, g)
+	}
+}
