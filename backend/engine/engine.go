@@ -40,7 +40,7 @@ type Config struct {
 	// MaxConcurrent is the number of queries that run at the same time; more
 	// of them wait.
 	MaxConcurrent int
-	// Timeout ends a query that takes longer, waiting included.
+	// Timeout ends a query that runs longer.
 	Timeout time.Duration
 	// Lookback is how far an instant selector looks for its sample unless the
 	// query asks for another distance.
@@ -136,23 +136,23 @@ func (e *Engine) newQuery(ctx context.Context, q storage.Queryable, expr string,
 	if err != nil {
 		return nil, err
 	}
-	m := &markedQueryable{Queryable: q}
 	t := traitsOf(parsed)
 	onReference := func(ctx context.Context, why reason) (promql.Query, error) {
 		e.fallbacks.WithLabelValues(string(why)).Inc()
-		return p(ctx, e.reference, m)
+		return p(ctx, e.reference, q)
 	}
 	if t.reason != "" {
 		return onReference(ctx, t.reason)
 	}
-	fq, err := e.newFast(ctx, m, expr, p)
+	w := &watched{Queryable: q}
+	fq, err := e.newFast(ctx, w, expr, p)
 	switch {
 	case fast.IsUnimplemented(err):
 		return onReference(ctx, reasonUnimplemented)
 	case err != nil:
-		return nil, err
+		return nil, translate(err, expr)
 	}
-	return &query{Query: fq, engine: e, expr: expr, traits: t, onReference: onReference}, nil
+	return &query{Query: fq, engine: e, expr: expr, traits: t, storage: w, onReference: onReference}, nil
 }
 
 func (e *Engine) newFast(ctx context.Context, q storage.Queryable, expr string, p prepare) (_ promql.Query, err error) {
@@ -170,6 +170,7 @@ type query struct {
 	engine      *Engine
 	expr        string
 	traits      traits
+	storage     *watched
 	onReference func(context.Context, reason) (promql.Query, error)
 	failed      bool
 }
@@ -179,7 +180,7 @@ type query struct {
 func (q *query) Exec(ctx context.Context) *promql.Result {
 	res := q.execFast(ctx)
 	q.failed = res.Err != nil
-	if why := q.traits.doubt(res); why != "" {
+	if why := q.traits.doubt(res, q.storage.mixed.Load()); why != "" {
 		return q.repeat(ctx, why)
 	}
 	res.Err = translate(res.Err, q.expr)

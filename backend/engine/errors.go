@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/storage"
 	enginequery "github.com/thanos-io/promql-engine/query"
 )
 
@@ -45,42 +43,4 @@ func translate(err error, expr string) error {
 		return &PanicError{Expr: expr, Cause: err}
 	}
 	return err
-}
-
-// markedQueryable marks errors of the storage as promql.ErrStorage, which
-// sets them apart from errors that the expression is to blame for.
-type markedQueryable struct {
-	storage.Queryable
-}
-
-// Querier implements storage.Queryable.
-func (q *markedQueryable) Querier(mint, maxt int64) (storage.Querier, error) {
-	inner, err := q.Queryable.Querier(mint, maxt)
-	if err != nil {
-		return nil, promql.ErrStorage{Err: err}
-	}
-	return &markedQuerier{Querier: inner}, nil
-}
-
-type markedQuerier struct {
-	storage.Querier
-}
-
-// Select implements storage.Querier.
-func (q *markedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	return &markedSet{q.Querier.Select(ctx, sorted, hints, matchers...)}
-}
-
-type markedSet struct {
-	storage.SeriesSet
-}
-
-// Err implements storage.SeriesSet. The error of a query that was cancelled is
-// not the storage's.
-func (s *markedSet) Err() error {
-	err := s.SeriesSet.Err()
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return promql.ErrStorage{Err: err}
 }

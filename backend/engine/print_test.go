@@ -46,7 +46,8 @@ func printFloat(f float64) string {
 	return fmt.Sprintf("%.10g", f)
 }
 
+// printWarnings counts warnings; infos are advice on style.
 func printWarnings(a annotations.Annotations) string {
-	w, infos := a.AsStrings("", 0, 0)
-	return fmt.Sprint(" warnings:", len(w), " infos:", len(infos))
+	warnings, _ := a.AsStrings("", 0, 0)
+	return fmt.Sprint(" warnings:", len(warnings))
 }

@@ -5,7 +5,6 @@ import (
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/thanos-io/promql-engine/extlabels"
 )
 
@@ -29,8 +28,8 @@ const (
 	// reasonHistogramDifference: promql-engine does not mark the difference of
 	// two native histograms as a gauge.
 	reasonHistogramDifference reason = "histogram_difference"
-	// reasonMixedTypes: where floats and native histograms meet in one range,
-	// promql-engine may yield a sample in place of none.
+	// reasonMixedTypes: where a series changes between floats and native
+	// histograms, promql-engine yields wrong samples in place of none.
 	reasonMixedTypes reason = "mixed_types"
 	// reasonDuplicates: promql-engine takes two series that never have a
 	// sample at the same time for duplicates if they end up with equal labels.
@@ -75,17 +74,18 @@ func (t *traits) add(node parser.Node) {
 }
 
 // doubt returns why promql-engine's answer to a query with these traits is
-// not to be trusted, or "".
-func (t traits) doubt(res *promql.Result) reason {
+// not to be trusted, or "". mixed tells whether the query has read a series
+// that changes between floats and native histograms.
+func (t traits) doubt(res *promql.Result, mixed bool) reason {
 	switch {
+	case mixed:
+		return reasonMixedTypes
 	case errors.Is(res.Err, extlabels.ErrDuplicateLabelSet):
 		return reasonDuplicates
 	case res.Err != nil:
 		return ""
 	case t.subtracts && hasHistograms(res.Value):
 		return reasonHistogramDifference
-	case mixesTypes(res.Warnings):
-		return reasonMixedTypes
 	}
 	return ""
 }
@@ -103,15 +103,6 @@ func hasHistograms(v parser.Value) bool {
 			if len(s.Histograms) > 0 {
 				return true
 			}
-		}
-	}
-	return false
-}
-
-func mixesTypes(warnings annotations.Annotations) bool {
-	for _, w := range warnings {
-		if errors.Is(w, annotations.MixedFloatsHistogramsWarning) {
-			return true
 		}
 	}
 	return false

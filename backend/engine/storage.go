@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// watched is the storage as one query of promql-engine sees it. It marks
+// errors of the storage as promql.ErrStorage, which sets them apart from
+// errors that the expression is to blame for, and notes whether the query has
+// read a series that changes between floats and native histograms.
+type watched struct {
+	storage.Queryable
+	mixed atomic.Bool
+}
+
+// Querier implements storage.Queryable.
+func (w *watched) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := w.Queryable.Querier(mint, maxt)
+	if err != nil {
+		return nil, promql.ErrStorage{Err: err}
+	}
+	return &watchedQuerier{q, w}, nil
+}
+
+type watchedQuerier struct {
+	storage.Querier
+	query *watched
+}
+
+// Select implements storage.Querier.
+func (q *watchedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	return &watchedSet{q.Querier.Select(ctx, sorted, hints, matchers...), q.query}
+}
+
+type watchedSet struct {
+	storage.SeriesSet
+	query *watched
+}
+
+// At implements storage.SeriesSet.
+func (s *watchedSet) At() storage.Series { return &watchedSeries{s.SeriesSet.At(), s.query} }
+
+// Err implements storage.SeriesSet. The error of a query that was cancelled is
+// not the storage's.
+func (s *watchedSet) Err() error {
+	err := s.SeriesSet.Err()
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return promql.ErrStorage{Err: err}
+}
+
+type watchedSeries struct {
+	storage.Series
+	query *watched
+}
+
+// Iterator implements storage.Series.
+func (s *watchedSeries) Iterator(it chunkenc.Iterator) chunkenc.Iterator {
+	if w, ok := it.(*watchedIterator); ok {
+		it = w.Iterator
+	}
+	return &watchedIterator{Iterator: s.Series.Iterator(it), query: s.query}
+}
+
+// watchedIterator notes the types of the samples that are read.
+type watchedIterator struct {
+	chunkenc.Iterator
+	query              *watched
+	floats, histograms bool
+}
+
+// At implements chunkenc.Iterator.
+func (it *watchedIterator) At() (int64, float64) {
+	if !it.floats {
+		it.floats = true
+		it.note()
+	}
+	return it.Iterator.At()
+}
+
+// AtHistogram implements chunkenc.Iterator.
+func (it *watchedIterator) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram) {
+	it.noteHistogram()
+	return it.Iterator.AtHistogram(h)
+}
+
+// AtFloatHistogram implements chunkenc.Iterator.
+func (it *watchedIterator) AtFloatHistogram(h *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	it.noteHistogram()
+	return it.Iterator.AtFloatHistogram(h)
+}
+
+func (it *watchedIterator) noteHistogram() {
+	if !it.histograms {
+		it.histograms = true
+		it.note()
+	}
+}
+
+func (it *watchedIterator) note() {
+	if it.floats && it.histograms {
+		it.query.mixed.Store(true)
+	}
+}
