@@ -154,7 +154,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	waiting, cancel := context.WithCancel(t.Context())
 	go func() { done <- exec(waiting, e, q, "up") }()
 	cancel()
-	require.ErrorIs(t, <-done, context.Canceled)
+	require.ErrorAs(t, <-done, new(promql.ErrQueryCanceled))
 	require.Empty(t, running)
 	close(release)
 	require.NoError(t, <-done)
