@@ -15,7 +15,7 @@ type Core struct {
 	cfg      Config
 	view     sharding.View
 	groups   map[string]*group
-	order    []string // keys of groups, sorted
+	order    []*group // sorted by key
 	store    *store
 	answers  []*answer
 	draining bool
@@ -78,8 +78,7 @@ func (c *Core) viewChanged(now time.Time, v sharding.View) {
 	}
 	c.view = v
 	fresh := c.newcomers(old)
-	for _, key := range c.order {
-		g := c.groups[key]
+	for _, g := range c.order {
 		g.forgetMissing(v)
 		c.assign(now, g, fresh)
 		c.advance(now, g)
@@ -118,10 +117,9 @@ func (c *Core) groupsChanged(now time.Time, keys []string) {
 			c.groups[key] = &group{key: key, phase: idle}
 		}
 	}
-	c.order = slices.Sorted(maps.Keys(c.groups))
-	for _, key := range c.order {
-		g := c.groups[key]
-		g.loaded = loaded[key]
+	c.order = slices.SortedFunc(maps.Values(c.groups), func(a, b *group) int { return strings.Compare(a.key, b.key) })
+	for _, g := range c.order {
+		g.loaded = loaded[g.key]
 		c.assign(now, g, nil)
 		c.advance(now, g)
 	}
@@ -130,19 +128,18 @@ func (c *Core) groupsChanged(now time.Time, keys []string) {
 
 // forgetRemoved drops groups that are neither loaded nor running.
 func (c *Core) forgetRemoved() {
-	c.order = slices.DeleteFunc(c.order, func(key string) bool {
-		g := c.groups[key]
+	c.order = slices.DeleteFunc(c.order, func(g *group) bool {
 		if g.loaded || g.active() {
 			return false
 		}
-		delete(c.groups, key)
+		delete(c.groups, g.key)
 		return true
 	})
 }
 
 func (c *Core) tick(now time.Time) {
-	for _, key := range c.order {
-		c.advance(now, c.groups[key])
+	for _, g := range c.order {
+		c.advance(now, g)
 	}
 	c.finishAnswers(now)
 	if now.Sub(c.swept) >= c.cfg.KeepTimeout/sweepsPerKeep {
@@ -225,8 +222,8 @@ func (c *Core) Stats() Stats {
 // given up, one a line.
 func (c *Core) String() string {
 	var b strings.Builder
-	for _, key := range c.order {
-		if g := c.groups[key]; g.phase != idle || c.owns(g) {
+	for _, g := range c.order {
+		if g.phase != idle || c.owns(g) {
 			fmt.Fprintln(&b, g)
 		}
 	}
