@@ -1,0 +1,161 @@
+package evaluator
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/proto/transport"
+)
+
+// Config says where the data is and bounds what may be asked.
+type Config struct {
+	Backends []BackendConfig `yaml:"backends"`
+	// Timeout ends a batch, and a single query of the API.
+	Timeout model.Duration `yaml:"timeout,omitempty"`
+	// MaxSamples is the number of samples that one query may hold in memory
+	// here, raw series included.
+	MaxSamples int `yaml:"max_samples,omitempty"`
+	// MaxConcurrentPerBackend is the number of requests in progress at one
+	// backend at a time: batches over gRPC, fragments over HTTP.
+	MaxConcurrentPerBackend int `yaml:"max_concurrent_per_backend,omitempty"`
+	// MaxResponseBytes bounds one answer: of a batch over gRPC, of a fragment
+	// over HTTP.
+	MaxResponseBytes int64 `yaml:"max_response_bytes,omitempty"`
+	// LookbackDelta is how far instant selectors look for a sample.
+	LookbackDelta model.Duration `yaml:"lookback_delta,omitempty"`
+	// SubqueryStep is the step of subqueries that name none.
+	SubqueryStep model.Duration `yaml:"subquery_step,omitempty"`
+}
+
+// BackendConfig describes one backend.
+type BackendConfig struct {
+	Name string `yaml:"name"`
+	// PartitionLabels are the labels that every series of this backend has
+	// and no series of another one; an empty value means that the series lack
+	// the label. All backends name the same labels.
+	PartitionLabels map[string]string `yaml:"partition_labels,omitempty"`
+	// Virtual means that the stored series do not carry the partition labels,
+	// as those of a plain Prometheus server with external labels.
+	Virtual bool `yaml:"virtual,omitempty"`
+	// URL is the base of the Prometheus API, without /api/v1. It serves
+	// queries unless GRPC is set, and always remote read and label names. Its
+	// query parameters are sent with every query; VictoriaMetrics needs
+	// nocache=1 and Thanos partial_response=false there.
+	URL              config.URL              `yaml:"url"`
+	HTTPClientConfig config.HTTPClientConfig `yaml:"http_client_config,omitempty"`
+	// GRPC makes queries use the native pushdown protocol.
+	GRPC *GRPCConfig `yaml:"grpc,omitempty"`
+}
+
+// GRPCConfig describes the endpoint of the native pushdown protocol.
+type GRPCConfig struct {
+	// Address is "host:port".
+	Address string           `yaml:"address"`
+	TLS     transport.Config `yaml:"tls,omitempty"`
+	// Compress trades CPU time for bandwidth.
+	Compress bool `yaml:"compress,omitempty"`
+}
+
+// DefaultConfig returns the defaults of everything but the backends.
+func DefaultConfig() Config {
+	return Config{
+		Timeout:                 model.Duration(30 * time.Second),
+		MaxSamples:              50_000_000,
+		MaxConcurrentPerBackend: 8,
+		MaxResponseBytes:        256 << 20,
+		LookbackDelta:           model.Duration(5 * time.Minute),
+		SubqueryStep:            model.Duration(time.Minute),
+	}
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler: it starts from the defaults.
+func (c *Config) UnmarshalYAML(unmarshal func(any) error) error {
+	*c = DefaultConfig()
+	type plain Config
+	return unmarshal((*plain)(c))
+}
+
+// UnmarshalYAML implements yaml.Unmarshaler: it starts from the defaults of
+// the HTTP client.
+func (b *BackendConfig) UnmarshalYAML(unmarshal func(any) error) error {
+	*b = BackendConfig{HTTPClientConfig: config.DefaultHTTPClientConfig}
+	type plain BackendConfig
+	return unmarshal((*plain)(b))
+}
+
+// Validate reports every fault.
+func (c Config) Validate() error {
+	errs := []error{plan.Validate(c.backends())}
+	for _, bound := range []struct {
+		name  string
+		value int64
+	}{
+		{"timeout", int64(c.Timeout)},
+		{"max_samples", int64(c.MaxSamples)},
+		{"max_concurrent_per_backend", int64(c.MaxConcurrentPerBackend)},
+		{"max_response_bytes", c.MaxResponseBytes},
+		{"lookback_delta", int64(c.LookbackDelta)},
+		{"subquery_step", int64(c.SubqueryStep)},
+	} {
+		if bound.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s must be more than zero", bound.name))
+		}
+	}
+	for _, b := range c.Backends {
+		if err := b.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("backend %q: %w", b.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b BackendConfig) validate() error {
+	errs := []error{b.validateURL(), b.HTTPClientConfig.Validate()}
+	for name := range b.PartitionLabels {
+		if !model.UTF8Validation.IsValidLabelName(name) {
+			errs = append(errs, fmt.Errorf("partition label %q is not a label name", name))
+		}
+	}
+	if b.GRPC != nil {
+		errs = append(errs, b.GRPC.validate())
+		if b.Virtual {
+			errs = append(errs, errors.New("a backend that speaks the pushdown protocol carries its partition labels: it cannot be virtual"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b BackendConfig) validateURL() error {
+	switch {
+	case b.URL.URL == nil:
+		return errors.New("url is missing")
+	case b.URL.Scheme != "http" && b.URL.Scheme != "https" || b.URL.Host == "":
+		return fmt.Errorf("url %q is not an http or https URL", b.URL.Redacted())
+	case b.URL.User != nil:
+		return errors.New("url holds a user name or password: use http_client_config.basic_auth")
+	}
+	return nil
+}
+
+func (g GRPCConfig) validate() error {
+	if _, _, err := net.SplitHostPort(g.Address); err != nil {
+		return fmt.Errorf("grpc address %q is not host:port: %w", g.Address, err)
+	}
+	return g.TLS.Validate(g.Address)
+}
+
+// backends are the backends as the planner sees them.
+func (c Config) backends() []plan.Backend {
+	list := make([]plan.Backend, len(c.Backends))
+	for i, b := range c.Backends {
+		list[i] = plan.Backend{Name: b.Name, Partition: labels.FromMap(b.PartitionLabels), Virtual: b.Virtual}
+	}
+	return list
+}

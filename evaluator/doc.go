@@ -1,0 +1,15 @@
+// Package evaluator answers a batch of PromQL expressions at one instant from
+// many backends as if one Prometheus held all their data.
+//
+// Package plan says which fragments every backend has to run; one request a
+// backend carries them; the rest is merged here by Prometheus' engine over the
+// answers, or over raw series where a fragment cannot do. Evaluation fails
+// closed: a query that needs a backend which does not answer, or which answers
+// something else than it was asked, has an error that names the backend, while
+// the other queries of the batch have their results. There is no partial
+// result.
+//
+// The package never writes, never schedules and keeps no state between batches
+// but connections and streams. An Evaluator is safe for concurrent use. The
+// scripts of the planner are in plan/testdata.
+package evaluator

@@ -1,0 +1,291 @@
+package evaluator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/features"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/evaluator/remote"
+)
+
+// Query is one expression of a batch. Name appears in errors.
+type Query = plan.Query
+
+// Result is the answer to one query.
+type Result struct {
+	// Vector is the result; a scalar is one sample without labels.
+	Vector promql.Vector
+	// Warnings are what backends and the local merge remark, of a successful
+	// query too.
+	Warnings annotations.Annotations
+	// Err is an *Error; Vector is nil then.
+	Err error
+}
+
+// Evaluator asks backends and merges their answers.
+type Evaluator struct {
+	cfg      Config
+	backends []plan.Backend
+	clients  []remote.Client
+	raw      *remote.Raw
+	local    *promql.Engine
+	metrics  *metrics
+}
+
+// New returns an evaluator. It reads certificates and secrets but opens no
+// connection.
+func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("evaluator configuration: %w", err)
+	}
+	e := &Evaluator{
+		cfg:      cfg,
+		backends: cfg.backends(),
+		metrics:  newMetrics(reg, cfg.backends()),
+		local:    newLocalEngine(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
+	}
+	readers := make([]*remote.Reader, len(cfg.Backends))
+	for i, b := range cfg.Backends {
+		client, err := newClient(cfg, b)
+		if err != nil {
+			return nil, fmt.Errorf("backend %q: %w", b.Name, err)
+		}
+		e.clients = append(e.clients, client)
+		if readers[i], err = remote.NewReader(readConfig(cfg, i)); err != nil {
+			return nil, err
+		}
+	}
+	e.raw = remote.NewRaw(readers)
+	return e, nil
+}
+
+func newLocalEngine(cfg Config, logger *slog.Logger, reg prometheus.Registerer) *promql.Engine {
+	return promql.NewEngine(promql.EngineOpts{
+		Logger:                   logger,
+		Reg:                      reg,
+		MaxSamples:               cfg.MaxSamples,
+		Timeout:                  time.Duration(cfg.Timeout),
+		LookbackDelta:            time.Duration(cfg.LookbackDelta),
+		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Duration(cfg.SubqueryStep).Milliseconds() },
+		EnableAtModifier:         true,
+		EnableNegativeOffset:     true,
+		FeatureRegistry:          features.NewRegistry(),
+	})
+}
+
+func newClient(cfg Config, b BackendConfig) (remote.Client, error) {
+	if b.GRPC == nil {
+		return remote.NewHTTP(httpConfig(cfg, b))
+	}
+	return remote.NewNative(remote.NativeConfig{
+		Address:          b.GRPC.Address,
+		Transport:        b.GRPC.TLS,
+		Compress:         b.GRPC.Compress,
+		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
+		MaxResponseBytes: cfg.MaxResponseBytes,
+	})
+}
+
+func httpConfig(cfg Config, b BackendConfig) remote.HTTPConfig {
+	return remote.HTTPConfig{
+		Name:             b.Name,
+		URL:              b.URL.URL,
+		Client:           b.HTTPClientConfig,
+		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
+		MaxResponseBytes: cfg.MaxResponseBytes,
+	}
+}
+
+func readConfig(cfg Config, i int) remote.ReadConfig {
+	return remote.ReadConfig{
+		Backend:   cfg.backends()[i],
+		HTTP:      httpConfig(cfg, cfg.Backends[i]),
+		Timeout:   time.Duration(cfg.Timeout),
+		MaxSeries: cfg.MaxSamples,
+	}
+}
+
+// Run keeps connections until ctx ends, then closes them.
+func (e *Evaluator) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return e.Close()
+}
+
+// Close ends connections. Evaluations must have ended.
+func (e *Evaluator) Close() error {
+	var errs []error
+	for _, c := range e.clients {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ready asks every backend whether it answers and names those that do not.
+func (e *Evaluator) Ready(ctx context.Context) error {
+	errs := make([]error, len(e.clients))
+	var probes sync.WaitGroup
+	for i, c := range e.clients {
+		probes.Go(func() {
+			if err := c.Probe(ctx); err != nil {
+				errs[i] = fmt.Errorf("backend %q does not answer: %w", e.backends[i].Name, err)
+			}
+		})
+	}
+	probes.Wait()
+	return errors.Join(errs...)
+}
+
+// Queryable is the union of the raw series of all backends, for metadata
+// requests of the API.
+func (e *Evaluator) Queryable() storage.SampleAndChunkQueryable { return e.raw }
+
+// Plan says how Evaluate would answer queries at ts.
+func (e *Evaluator) Plan(ts time.Time, queries []Query) *plan.Plan {
+	return plan.New(queries, e.backends, e.instant(ts))
+}
+
+func (e *Evaluator) instant(ts time.Time) plan.Options {
+	ms := timestamp.FromTime(ts)
+	return e.options(plan.Window{Start: ms, End: ms})
+}
+
+func (e *Evaluator) options(w plan.Window) plan.Options {
+	return plan.Options{Window: w, SubqueryStep: time.Duration(e.cfg.SubqueryStep)}
+}
+
+// Evaluate answers all queries at ts, to the millisecond. The results are in
+// the order of the queries. It returns when the slowest backend has answered,
+// or failed to within the timeout.
+func (e *Evaluator) Evaluate(ctx context.Context, ts time.Time, queries []Query) []Result {
+	batch := batch{queries: queries, options: e.instant(ts), lookback: time.Duration(e.cfg.LookbackDelta)}
+	results := make([]Result, len(queries))
+	for i, o := range e.run(ctx, batch) {
+		results[i] = o.result(queries[i])
+		e.metrics.queries.WithLabelValues(outcomeLabel(results[i].Err)).Inc()
+	}
+	return results
+}
+
+func outcomeLabel(err error) string {
+	if err == nil {
+		return "success"
+	}
+	return string(classify("", err).Kind)
+}
+
+// batch is what is planned and executed together.
+type batch struct {
+	queries  []Query
+	options  plan.Options
+	lookback time.Duration
+}
+
+// outcome is what became of one query.
+type outcome struct {
+	value    parser.Value
+	warnings annotations.Annotations
+	err      error
+	// raw, if set, is why the query has to be evaluated from raw series.
+	raw string
+}
+
+// result makes a vector of an outcome.
+func (o outcome) result(q Query) Result {
+	if o.err != nil {
+		return Result{Warnings: o.warnings, Err: classify(q.Name, o.err)}
+	}
+	switch v := o.value.(type) {
+	case promql.Vector:
+		return Result{Vector: v, Warnings: o.warnings}
+	case promql.Scalar:
+		return Result{Vector: promql.Vector{{T: v.T, F: v.V}}, Warnings: o.warnings}
+	}
+	err := fmt.Errorf("the expression is a %s: a rule needs an instant vector or a scalar", parser.DocumentedType(o.value.Type()))
+	return Result{Warnings: o.warnings, Err: &Error{Kind: KindUser, Query: q.Name, Err: err}}
+}
+
+// run plans a batch, asks the backends and merges the answers. Queries for
+// which pushdown turns out to lose something are evaluated again from raw
+// series.
+func (e *Evaluator) run(ctx context.Context, b batch) []outcome {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Timeout))
+	defer cancel()
+	outcomes := e.once(ctx, b)
+	again := b
+	again.queries, again.options.Raw = nil, true
+	var indexes []int
+	for i, o := range outcomes {
+		if o.raw != "" {
+			e.metrics.raw.WithLabelValues(o.raw).Inc()
+			again.queries, indexes = append(again.queries, b.queries[i]), append(indexes, i)
+		}
+	}
+	if len(indexes) > 0 {
+		for i, o := range e.once(ctx, again) {
+			outcomes[indexes[i]] = o
+		}
+	}
+	return outcomes
+}
+
+// once does all of run but the second attempt.
+func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
+	p := plan.New(b.queries, e.backends, b.options)
+	e.metrics.planned(p)
+	m := &merge{evaluator: e, batch: b, plan: p, answers: e.ask(ctx, p, b.lookback)}
+	outcomes := make([]outcome, len(b.queries))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range outcomes {
+		group.Go(func() error {
+			outcomes[i] = m.query(ctx, i)
+			return nil
+		})
+	}
+	_ = group.Wait() // Nothing returns an error.
+	return outcomes
+}
+
+// ask sends every backend its fragments and returns the answers in the order
+// of the plan's fragments.
+func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, lookback time.Duration) []remote.Result {
+	answers := make([]remote.Result, len(p.Fragments))
+	byBackend := make([][]int, len(e.backends))
+	for i, f := range p.Fragments {
+		byBackend[f.Backend] = append(byBackend[f.Backend], i)
+	}
+	var requests sync.WaitGroup
+	for b, indexes := range byBackend {
+		if len(indexes) == 0 {
+			continue
+		}
+		requests.Go(func() {
+			fragments := make([]plan.Fragment, len(indexes))
+			for n, i := range indexes {
+				fragments[n] = p.Fragments[i]
+			}
+			began := time.Now()
+			results := e.clients[b].Execute(ctx, fragments, remote.Options{Lookback: lookback})
+			e.metrics.answered(e.backends[b].Name, results, time.Since(began))
+			for n, i := range indexes {
+				answers[i] = e.checked(p.Fragments[i], results[n])
+			}
+		})
+	}
+	requests.Wait()
+	return answers
+}

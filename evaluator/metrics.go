@@ -1,0 +1,107 @@
+package evaluator
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/evaluator/remote"
+)
+
+// Reasons to evaluate a query again from raw series.
+const (
+	// rawJSONHistogram: an answer in JSON held a native histogram.
+	rawJSONHistogram = "json_histogram"
+	// rawMixedTypes: a part of a sum was left out by its backend because
+	// floats and native histograms, or histograms of different kinds, met.
+	rawMixedTypes = "mixed_types"
+)
+
+type metrics struct {
+	queries   *prometheus.CounterVec
+	fragments *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	samples   *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	local     *prometheus.CounterVec
+	raw       *prometheus.CounterVec
+	selects   prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, backends []plan.Backend) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "tocsin_evaluator_" + name, Help: help}, labels)
+	}
+	m := &metrics{
+		queries:   counter("queries_total", "Queries evaluated, by result: success or the kind of the error.", "result"),
+		fragments: counter("fragments_total", "Fragments sent to backends, by result: success or the kind of the error.", "backend", "result"),
+		bytes:     counter("response_bytes_total", "Size of the answers to fragments.", "backend"),
+		samples:   counter("samples_read_total", "Samples that backends say they read to answer fragments.", "backend"),
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tocsin_evaluator_backend_duration_seconds",
+			Help:    "Time for one backend's answer to all fragments of a batch.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+		}, []string{"backend"}),
+		local: counter("local_total", "Parts of expressions that were not pushed down, by reason.", "reason"),
+		raw:   counter("raw_evaluations_total", "Queries that were evaluated again from raw series, by reason.", "reason"),
+		selects: f.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_evaluator_raw_selects_total",
+			Help: "Selectors whose raw series were fetched.",
+		}),
+	}
+	m.initialise(backends)
+	return m
+}
+
+func (m *metrics) initialise(backends []plan.Backend) {
+	for _, result := range results() {
+		m.queries.WithLabelValues(result)
+	}
+	for _, b := range backends {
+		m.bytes.WithLabelValues(b.Name)
+		m.samples.WithLabelValues(b.Name)
+		m.duration.WithLabelValues(b.Name)
+		for _, result := range results() {
+			m.fragments.WithLabelValues(b.Name, result)
+		}
+	}
+	for _, reason := range plan.Reasons() {
+		m.local.WithLabelValues(string(reason))
+	}
+	m.raw.WithLabelValues(rawJSONHistogram)
+	m.raw.WithLabelValues(rawMixedTypes)
+}
+
+func results() []string {
+	list := []string{"success"}
+	for _, kind := range remote.Kinds() {
+		list = append(list, string(kind))
+	}
+	return list
+}
+
+// planned counts what a plan leaves local.
+func (m *metrics) planned(p *plan.Plan) {
+	for _, q := range p.Queries {
+		for _, n := range q.Notes {
+			m.local.WithLabelValues(string(n.Reason)).Inc()
+		}
+	}
+}
+
+// answered counts the answers of one backend.
+func (m *metrics) answered(backend string, results []remote.Result, took time.Duration) {
+	m.duration.WithLabelValues(backend).Observe(took.Seconds())
+	for _, r := range results {
+		m.bytes.WithLabelValues(backend).Add(float64(r.Bytes))
+		m.samples.WithLabelValues(backend).Add(float64(r.SamplesRead))
+		result := "success"
+		if r.Err != nil {
+			result = string(classify("", r.Err).Kind)
+		}
+		m.fragments.WithLabelValues(backend, result).Inc()
+	}
+}

@@ -1,0 +1,221 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/common/config"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+	promremote "github.com/prometheus/prometheus/storage/remote"
+	"github.com/prometheus/prometheus/util/annotations"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+)
+
+// frameBytes bounds one frame of a streamed answer to remote read.
+const frameBytes = 50 << 20
+
+// ReadConfig describes a backend that serves Prometheus' remote read.
+type ReadConfig struct {
+	Backend plan.Backend
+	// HTTP is how the backend's API is reached.
+	HTTP    HTTPConfig
+	Timeout time.Duration
+	// MaxSeries bounds the series of one selector.
+	MaxSeries int
+}
+
+// Reader fetches raw series from one backend.
+type Reader struct {
+	cfg  ReadConfig
+	api  *HTTP
+	data storage.SampleAndChunkQueryable
+	// partition is what a virtual backend's series get.
+	partition labels.Labels
+}
+
+// NewReader returns a reader.
+func NewReader(cfg ReadConfig) (*Reader, error) {
+	api, err := NewHTTP(cfg.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	client, err := promremote.NewReadClient(cfg.Backend.Name, &promremote.ClientConfig{
+		URL:              &config.URL{URL: cfg.HTTP.URL.JoinPath("/api/v1/read")},
+		Timeout:          model.Duration(cfg.Timeout),
+		HTTPClientConfig: cfg.HTTP.Client,
+		ChunkedReadLimit: frameBytes,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make remote read client of backend %q: %w", cfg.Backend.Name, err)
+	}
+	r := &Reader{cfg: cfg, api: api, data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil)}
+	if cfg.Backend.Virtual {
+		r.partition = cfg.Backend.Partition.WithoutEmpty()
+	}
+	return r, nil
+}
+
+// fetch returns all series that match, complete, with their partition labels.
+func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error) {
+	q, err := r.data.Querier(hints.Start, hints.End)
+	if err != nil {
+		return nil, r.fault(ctx, err)
+	}
+	defer q.Close()
+	set := q.Select(ctx, true, &hints, r.stored(matchers)...)
+	var list []storage.Series
+	for set.Next() {
+		if len(list) == r.cfg.MaxSeries {
+			return nil, &Error{Kind: KindLimit, Backend: r.cfg.Backend.Name, Err: fmt.Errorf("a selector fetches more raw series than max_samples (%d) permits", r.cfg.MaxSeries)}
+		}
+		list = append(list, r.relabelled(set.At()))
+	}
+	if err := set.Err(); err != nil {
+		return nil, r.fault(ctx, err)
+	}
+	return list, nil
+}
+
+// stored takes off the matchers that stored series cannot satisfy. The caller
+// asks only if the partition satisfies them.
+func (r *Reader) stored(matchers []*labels.Matcher) []*labels.Matcher {
+	return slices.DeleteFunc(slices.Clone(matchers), func(m *labels.Matcher) bool { return r.partition.Has(m.Name) })
+}
+
+// fault gives an error of a call to the backend a kind and a name.
+func (r *Reader) fault(ctx context.Context, err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = transportError(ctx, fmt.Errorf("remote read: %w", err))
+		if e.Kind == KindBackend && isLimit(err.Error()) {
+			e.Kind = KindLimit
+		}
+	}
+	return &Error{Kind: e.Kind, Backend: r.cfg.Backend.Name, Err: e.Err}
+}
+
+type labelled struct {
+	storage.Series
+	labels labels.Labels
+}
+
+// Labels implements storage.Series.
+func (s labelled) Labels() labels.Labels { return s.labels }
+
+func (r *Reader) relabelled(s storage.Series) storage.Series {
+	ls := s.Labels()
+	if !r.partition.IsEmpty() {
+		b := labels.NewBuilder(ls)
+		r.partition.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
+		ls = b.Labels()
+	}
+	return labelled{s, ls}
+}
+
+// Raw is the union of the series of several backends as a storage. A selector
+// is sent to the backends whose partition it can match; if one of them fails,
+// the selector does.
+type Raw struct {
+	readers []*Reader
+}
+
+// NewRaw returns the union of what readers read.
+func NewRaw(readers []*Reader) *Raw { return &Raw{readers: readers} }
+
+// Querier implements storage.Queryable.
+func (r *Raw) Querier(mint, maxt int64) (storage.Querier, error) {
+	return &rawQuerier{raw: r, mint: mint, maxt: maxt}, nil
+}
+
+// ChunkQuerier implements storage.ChunkQueryable.
+func (r *Raw) ChunkQuerier(mint, maxt int64) (storage.ChunkQuerier, error) {
+	return &rawChunkQuerier{rawQuerier{raw: r, mint: mint, maxt: maxt}}, nil
+}
+
+type rawQuerier struct {
+	raw        *Raw
+	mint, maxt int64
+}
+
+// Select implements storage.Querier. The result is always sorted.
+func (q *rawQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	h := storage.SelectHints{Start: q.mint, End: q.maxt}
+	if hints != nil {
+		h = *hints
+		h.Start, h.End = max(h.Start, q.mint), min(h.End, q.maxt)
+	}
+	lists := make([][]storage.Series, len(q.raw.readers))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, r := range q.raw.readers {
+		if r.cfg.Backend.Holds(matchers) {
+			group.Go(func() (err error) {
+				lists[i], err = r.fetch(ctx, h, matchers)
+				return err
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return storage.ErrSeriesSet(err)
+	}
+	return newListSet(slices.Concat(lists...))
+}
+
+// Close implements storage.Querier.
+func (q *rawQuerier) Close() error { return nil }
+
+type rawChunkQuerier struct {
+	rawQuerier
+}
+
+// Select implements storage.ChunkQuerier.
+func (q *rawChunkQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.ChunkSeriesSet {
+	return storage.NewSeriesSetToChunkSet(q.rawQuerier.Select(ctx, sorted, hints, matchers...))
+}
+
+// listSet is a sorted list of series.
+type listSet struct {
+	list []storage.Series
+	next int
+}
+
+// newListSet sorts series and joins those with equal labels: remote read cuts
+// a long series in pieces.
+func newListSet(list []storage.Series) *listSet {
+	slices.SortStableFunc(list, func(a, b storage.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
+	joined := list[:0]
+	for i := 0; i < len(list); {
+		n := 1
+		for i+n < len(list) && labels.Equal(list[i].Labels(), list[i+n].Labels()) {
+			n++
+		}
+		one := list[i]
+		if n > 1 {
+			one = storage.ChainedSeriesMerge(slices.Clone(list[i : i+n])...)
+		}
+		joined = append(joined, one)
+		i += n
+	}
+	return &listSet{list: joined}
+}
+
+// Next implements storage.SeriesSet.
+func (s *listSet) Next() bool {
+	s.next++
+	return s.next <= len(s.list)
+}
+
+// At implements storage.SeriesSet.
+func (s *listSet) At() storage.Series { return s.list[s.next-1] }
+
+// Err implements storage.SeriesSet.
+func (s *listSet) Err() error { return nil }
+
+// Warnings implements storage.SeriesSet.
+func (s *listSet) Warnings() annotations.Annotations { return nil }
