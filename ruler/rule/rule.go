@@ -3,7 +3,8 @@
 //
 // It is pure: bytes in, values or errors out. Reading files and watching them
 // is the business of ruler/source, running rules that of ruler. All values are
-// immutable once made and safe for concurrent use.
+// immutable once made and safe for concurrent use. The scripts of its tests are
+// in testdata: what files parse to, and which stages rules are in.
 package rule
 
 import (

@@ -54,7 +54,11 @@ func Duplicates(groups []Group) []string {
 	count := map[string]int{}
 	for _, g := range groups {
 		for _, r := range g.Rules {
-			count[r.Identity()+g.Scope.String()]++
+			identity := r.Identity()
+			if !g.Scope.IsEmpty() {
+				identity += " in " + g.Scope.String()
+			}
+			count[identity]++
 		}
 	}
 	var out []string

@@ -34,6 +34,8 @@ func TestDuplicatesAreRulesOfOneIdentityInOneScope(t *testing.T) {
 		{Rules: []Rule{{Record: "x", Labels: gold}, {Record: "x", Labels: gold}, {Alert: "A"}}},
 		{Rules: []Rule{{Record: "x"}}, Scope: labels.FromStrings("cluster", "east")},
 	}
-	require.Equal(t, []string{`alert A{}{}`, `record x{tier="gold"}{}`}, Duplicates(groups))
+	require.Equal(t, []string{`alert A{}`, `record x{tier="gold"}`}, Duplicates(groups))
+	groups = append(groups, groups[2])
+	require.Equal(t, []string{`record x{} in {cluster="east"}`}, Duplicates(groups[2:]))
 	require.Empty(t, Duplicates(groups[:1]))
 }

@@ -44,7 +44,7 @@ func (f *file) refresh(found File, cfg Config) *file {
 	if f != nil {
 		*next = *f
 	}
-	content, err := readFile(found.Path, cfg.MaxFileBytes)
+	content, err := ReadFile(found.Path, cfg.MaxFileBytes)
 	hash := sha256.Sum256(content)
 	switch {
 	case err != nil:
@@ -60,18 +60,19 @@ func (f *file) refresh(found File, cfg Config) *file {
 	return next
 }
 
-func readFile(path string, limit int64) ([]byte, error) {
+// ReadFile reads a rule file of at most maxBytes.
+func ReadFile(path string, maxBytes int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	content, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(content)) > limit {
-		return nil, fmt.Errorf("rule file %s has more than max-file-bytes (%d)", path, limit)
+	if int64(len(content)) > maxBytes {
+		return nil, fmt.Errorf("rule file %s has more than max-file-bytes (%d)", path, maxBytes)
 	}
 	return content, nil
 }
