@@ -6,8 +6,8 @@ import (
 )
 
 // Identity is what stays when a rule's expression, timing or annotations are
-// edited: its kind, name and labels, as in `alert X{severity="page"}`. Alert
-// timers follow it. It is unique in a group unless the group has duplicates.
+// edited: its kind, name and labels, as in `alert X{severity="page"}`. Rules
+// of one identity in one scope write the same series; see Duplicates.
 func (r Rule) Identity() string {
 	kind := "record"
 	if r.Alert != "" {
