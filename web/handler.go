@@ -22,13 +22,13 @@ type Cluster interface {
 type Handler struct {
 	cluster Cluster
 	status  func() any
-	reload  func() error
+	reload  func(context.Context) error
 	logger  *slog.Logger
 }
 
 // New returns a handler. Status is what /api/v1/status/tocsin shows of this
 // member, reload what POST /-/reload does.
-func New(cluster Cluster, status func() any, reload func() error, logger *slog.Logger) *Handler {
+func New(cluster Cluster, status func() any, reload func(context.Context) error, logger *slog.Logger) *Handler {
 	return &Handler{cluster: cluster, status: status, reload: reload, logger: logger}
 }
 
@@ -76,8 +76,8 @@ func (h *Handler) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	h.answer(w, http.StatusOK, response{Status: "success", Data: h.status()})
 }
 
-func (h *Handler) serveReload(w http.ResponseWriter, _ *http.Request) {
-	if err := h.reload(); err != nil {
+func (h *Handler) serveReload(w http.ResponseWriter, r *http.Request) {
+	if err := h.reload(r.Context()); err != nil {
 		http.Error(w, fmt.Sprintf("failed to reload config: %s", err), http.StatusInternalServerError)
 	}
 }

@@ -1,0 +1,355 @@
+// Package app joins the parts of a rule-evaluator: it is the one place where
+// ruler, evaluator, sharding and alerting meet.
+//
+//	 rule files          gossip           other members
+//	     |                 |                 |    ^
+//	ruler/source    sharding/gossip   sharding/handoff/rpc
+//	     |                 |                 |    |
+//	     +----------> ruler (loop) <---------+----+
+//	                 |     |      \
+//	         evaluator  ruler/write  alerting ---> Alertmanagers
+//	                 |     |
+//	                backends
+//
+// It decides nothing and keeps no state beside what it joins.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/tocsin-rules/tocsin/alerting"
+	"github.com/tocsin-rules/tocsin/evaluator"
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/proto/transport"
+	"github.com/tocsin-rules/tocsin/ruler"
+	"github.com/tocsin-rules/tocsin/ruler/rule"
+	"github.com/tocsin-rules/tocsin/ruler/source"
+	"github.com/tocsin-rules/tocsin/ruler/write"
+	"github.com/tocsin-rules/tocsin/sharding"
+	"github.com/tocsin-rules/tocsin/sharding/gossip"
+	"github.com/tocsin-rules/tocsin/sharding/handoff/rpc"
+	"github.com/tocsin-rules/tocsin/web"
+	"github.com/tocsin-rules/tocsin/web/promapi"
+	"github.com/tocsin-rules/tocsin/web/server"
+)
+
+const (
+	// batches is the number of batches that a member runs at one time.
+	batches = 8
+	// probeInterval is the time between two attempts to become ready.
+	probeInterval = 500 * time.Millisecond
+	// patience is how long a starting member waits for every backend before
+	// it begins to work for those that answer: evaluating some rules is
+	// better than none.
+	patience = 20 * time.Second
+)
+
+// Options are what the command line gives.
+type Options struct {
+	ConfigFile        string
+	HTTP              server.Config
+	GRPCListenAddress string
+	GRPC              transport.Config
+	// Name is this member's, unique in the cluster.
+	Name string
+	Zone string
+	// GossipAddress is host:port, Peers are those of other members.
+	GossipAddress string
+	Peers         []string
+	GossipKeyFile string
+	// StopTimeout bounds handing everything over at the end.
+	StopTimeout time.Duration
+}
+
+type app struct {
+	opts   Options
+	cfg    *Config
+	logger *slog.Logger
+	reg    *prometheus.Registry
+
+	loader    *source.Loader
+	evaluator *evaluator.Evaluator
+	sender    *alerting.Sender
+	ruler     *ruler.Ruler
+	gossip    *gossip.Gossip
+	rpcServer *rpc.Server
+	rpcClient *rpc.Client
+	http      *server.Server
+
+	reloaded prometheus.Gauge
+	state    memberState
+}
+
+// Run is a rule-evaluator from start to end; it returns when ctx has ended and
+// everything is handed over, or with the error that prevented the start.
+func Run(ctx context.Context, opts Options, logger *slog.Logger) error {
+	a, err := newApp(opts, logger)
+	if err != nil {
+		return err
+	}
+	if err := a.listen(); err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+func newApp(opts Options, logger *slog.Logger) (*app, error) {
+	cfg, err := LoadConfig(opts.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	a := &app{opts: opts, cfg: cfg, logger: logger, reg: prometheus.NewRegistry()}
+	a.reg.MustRegister( //nolint:forbidigo // the process's own registry
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		versioncollector.NewCollector("tocsin"),
+	)
+	a.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "prometheus_config_last_reload_successful",
+		Help: "Whether the last configuration reload attempt was successful.",
+	})
+	a.reg.MustRegister(a.reloaded) //nolint:forbidigo // the process's own registry
+	a.reloaded.Set(1)
+	for _, build := range []func() error{a.newSource, a.newEvaluator, a.newSender, a.newCluster, a.newRuler, a.newHTTP} {
+		if err := build(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func (a *app) newSource() error {
+	sc := source.DefaultConfig()
+	sc.Paths = a.cfg.RuleFiles
+	sc.Rules = rule.Options{
+		DefaultInterval: time.Duration(a.cfg.Global.EvaluationInterval),
+		Clusters:        a.cfg.scopes(),
+		Scope:           plan.Scope,
+	}
+	loader, err := source.New(sc, a.logger)
+	if err != nil {
+		return fmt.Errorf("rule_files: %w", err)
+	}
+	a.loader = loader
+	return nil
+}
+
+func (a *app) newEvaluator() error {
+	e, err := evaluator.New(a.cfg.evaluator(), a.logger, a.reg)
+	if err != nil {
+		return fmt.Errorf("backends: %w", err)
+	}
+	a.evaluator = e
+	return nil
+}
+
+func (a *app) newSender() error {
+	external, err := url.Parse(a.cfg.Global.ExternalURL)
+	if err != nil {
+		return fmt.Errorf("external_url: %w", err)
+	}
+	s, err := alerting.New(alerting.Config{ExternalURL: external}, a.logger, a.reg)
+	if err != nil {
+		return err
+	}
+	a.sender = s
+	return a.applyAlerting(a.cfg)
+}
+
+func (a *app) applyAlerting(cfg *Config) error {
+	return a.sender.ApplyConfig(cfg.Alerting.AlertingConfig, labels.FromMap(cfg.Global.ExternalLabels))
+}
+
+func (a *app) newCluster() error {
+	g, err := gossip.New(gossip.Config{
+		Name:        a.opts.Name,
+		Zone:        a.opts.Zone,
+		BindAddress: a.opts.GossipAddress,
+		Peers:       a.opts.Peers,
+		KeyFile:     a.opts.GossipKeyFile,
+		HTTPAddress: a.opts.HTTP.ListenAddress,
+		GRPCAddress: a.opts.GRPCListenAddress,
+	}, a.logger, a.reg)
+	if err != nil {
+		return err
+	}
+	a.gossip = g
+	a.rpcClient, err = rpc.NewClient(rpc.ClientConfig{Self: a.opts.Name, Transport: a.opts.GRPC}, a.reg)
+	return err
+}
+
+func (a *app) newRuler() error {
+	w, err := write.New(a.cfg.destinations(), a.logger, a.reg)
+	if err != nil {
+		return fmt.Errorf("backends: %w", err)
+	}
+	rc := ruler.DefaultConfig()
+	rc.Member = a.opts.Name
+	rc.Concurrency = batches
+	rc.Limits.Backfill = time.Duration(a.cfg.Global.BackfillLimit)
+	rc.ResendDelay = time.Duration(a.cfg.Global.ResendDelay)
+	rc.Tolerance.Outage = time.Duration(a.cfg.Global.BackfillLimit)
+	rc.Timeout = 2 * time.Duration(a.cfg.Global.QueryTimeout)
+	rc.Home = a.cfg.home()
+	a.ruler, err = ruler.New(rc, ruler.Deps{
+		Evaluator: batchEvaluator{a.evaluator},
+		Writer:    w,
+		Notifier:  a.sender,
+		Templates: templates{a},
+		Peers:     a.rpcClient,
+		History:   a.evaluator.Queryable(),
+		Logger:    a.logger,
+		Reg:       a.reg,
+	})
+	if err != nil {
+		return err
+	}
+	a.rpcServer, err = rpc.NewServer(rpc.ServerConfig{ListenAddress: a.opts.GRPCListenAddress, Transport: a.opts.GRPC}, peerHandler{a}, a.logger, a.reg)
+	return err
+}
+
+func (a *app) newHTTP() error {
+	a.http = server.New(a.opts.HTTP, a.reg, a.state.Ready, a.logger)
+	web.New(cluster{a}, a.status, a.reload, a.logger).Register(a.http)
+	queries := promapi.New(promapi.Config{
+		Engine:        a.evaluator.QueryEngine(),
+		Queryable:     a.evaluator.Queryable(),
+		Alertmanagers: alertmanagers{a.sender},
+		Logger:        a.logger,
+		Registry:      a.reg,
+	})
+	for _, path := range []string{"query", "query_range", "format_query", "parse_query", "alertmanagers", "status/buildinfo", "status/runtimeinfo"} {
+		a.http.Handle(promapi.Prefix+"/"+path, queries)
+	}
+	return nil
+}
+
+func (a *app) listen() error {
+	return errors.Join(a.http.Listen(), a.rpcServer.Listen())
+}
+
+// run starts every part; when ctx ends, groups are handed over before
+// anything that this needs is stopped.
+func (a *app) run(ctx context.Context) error {
+	// Parts outlive ctx: they end when the drain is complete.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	snapshot, err := a.loader.Load(parts)
+	if err != nil {
+		return fmt.Errorf("rule_files: %w", err)
+	}
+	var g run.Group
+	for _, part := range []func(context.Context) error{
+		a.http.Run, a.rpcServer.Run, a.evaluator.Run, a.sender.Run, a.ruler.Run, a.gossip.Run, a.follow, a.becomeReady, a.reloadOnHangup,
+		func(ctx context.Context) error { return a.loader.Run(ctx, a.load) },
+		func(partsCtx context.Context) error { return a.drainAfter(ctx, partsCtx) },
+	} {
+		g.Add(func() error { return part(parts) }, func(error) { stop() })
+	}
+	a.logger.Info("starting", "member", a.opts.Name, "http", a.http.Addr(), "groups", len(snapshot.Groups))
+	return g.Run()
+}
+
+// follow tells the ruler of every change of the view.
+func (a *app) follow(ctx context.Context) error {
+	changes := a.gossip.Changes()
+	for {
+		a.ruler.SetView(a.gossip.View())
+		select {
+		case <-changes:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// load takes a new state of the rule files.
+func (a *app) load(s source.Snapshot) {
+	a.ruler.SetGroups(s.Groups)
+	a.state.rulesLoaded(s.Errors)
+}
+
+// becomeReady tells the cluster that this member can evaluate, as soon as it
+// has its rules and reaches its backends.
+func (a *app) becomeReady(ctx context.Context) error {
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	for started := time.Now(); ; {
+		err := a.probe(ctx, time.Since(started) > patience)
+		if a.state.probed(err) {
+			a.gossip.SetState(sharding.Ready)
+			a.logger.Info("ready", "member", a.opts.Name)
+			break
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (a *app) probe(ctx context.Context, impatient bool) error {
+	if !a.state.hasRules() {
+		return errors.New("rules are not loaded yet")
+	}
+	err := a.evaluator.Ready(ctx)
+	if err != nil && impatient {
+		a.logger.Warn("beginning to work although a backend is away", "err", err)
+		return nil
+	}
+	return err
+}
+
+// drainAfter hands everything over when ctx has ended.
+func (a *app) drainAfter(ctx, parts context.Context) error {
+	select {
+	case <-ctx.Done():
+	case <-parts.Done():
+		return nil
+	}
+	a.logger.Info("handing over", "member", a.opts.Name)
+	a.state.leaving()
+	a.gossip.SetState(sharding.Leaving)
+	a.ruler.Drain()
+	bound := time.NewTimer(a.opts.StopTimeout)
+	defer bound.Stop()
+	select {
+	case <-a.ruler.Drained():
+	case <-bound.C:
+		a.logger.Warn("not everything was handed over in time", "timeout", a.opts.StopTimeout)
+	}
+	return nil
+}
+
+func (a *app) reloadOnHangup(ctx context.Context) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-hangups:
+			if err := a.reload(ctx); err != nil {
+				a.logger.Error("reloading the configuration", "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

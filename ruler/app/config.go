@@ -1,0 +1,195 @@
+package app
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/config"
+	"github.com/prometheus/prometheus/model/labels"
+	"gopkg.in/yaml.v3"
+
+	"github.com/tocsin-rules/tocsin/evaluator"
+	"github.com/tocsin-rules/tocsin/ruler/write"
+)
+
+// maxConfigBytes bounds the configuration file.
+const maxConfigBytes = 4 << 20
+
+// Config is the rule-evaluator's configuration file.
+type Config struct {
+	Global GlobalConfig `yaml:"global,omitempty"`
+	// RuleFiles are files, directories (searched recursively) and globs.
+	RuleFiles []string `yaml:"rule_files,omitempty"`
+	// Clusters are the label sets that Rules and ClusterRules manifests are
+	// instantiated for.
+	Clusters []map[string]string       `yaml:"clusters,omitempty"`
+	Backends []evaluator.BackendConfig `yaml:"backends"`
+	Alerting AlertingConfig            `yaml:"alerting,omitempty"`
+}
+
+// GlobalConfig holds what applies to all groups.
+type GlobalConfig struct {
+	// EvaluationInterval is that of groups which give none; default 1m.
+	EvaluationInterval model.Duration `yaml:"evaluation_interval,omitempty"`
+	// ExternalLabels are added to alerts on their way to Alertmanager.
+	ExternalLabels map[string]string `yaml:"external_labels,omitempty"`
+	// ExternalURL is where users reach this cluster; links in alerts point
+	// there.
+	ExternalURL string `yaml:"external_url,omitempty"`
+	// BackfillLimit is the age beyond which missed slots are given up;
+	// default 1h.
+	BackfillLimit model.Duration `yaml:"backfill_limit,omitempty"`
+	// ResendDelay is the shortest time between two notifications that say
+	// the same; default 1m.
+	ResendDelay model.Duration `yaml:"resend_delay,omitempty"`
+	// QueryTimeout bounds the evaluation of one batch; default 30s.
+	QueryTimeout model.Duration `yaml:"query_timeout,omitempty"`
+	// MaxSamples bounds the samples of one query; default 50 million.
+	MaxSamples int `yaml:"max_samples,omitempty"`
+}
+
+// AlertingConfig is Prometheus' section of the same name, in its own format.
+type AlertingConfig struct{ config.AlertingConfig }
+
+// UnmarshalYAML reads the section with Prometheus' own decoder, so that every
+// setting and every error is Prometheus'.
+func (c *AlertingConfig) UnmarshalYAML(node *yaml.Node) error {
+	section, err := yaml.Marshal(map[string]*yaml.Node{"alerting": node})
+	if err != nil {
+		return err
+	}
+	parsed, err := config.Load(string(section), nil)
+	if err != nil {
+		return fmt.Errorf("line %d: alerting: %w", node.Line, err)
+	}
+	c.AlertingConfig = parsed.AlertingConfig
+	return nil
+}
+
+// LoadConfig reads and validates a configuration file. Relative paths in it
+// are relative to its directory.
+func LoadConfig(file string) (*Config, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	if info.Size() > maxConfigBytes {
+		return nil, fmt.Errorf("configuration file %q has %d bytes, the limit is %d", file, info.Size(), maxConfigBytes)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	cfg, err := parseConfig(content)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file %q: %w", file, err)
+	}
+	cfg.resolve(filepath.Dir(file))
+	return cfg, nil
+}
+
+func parseConfig(content []byte) (*Config, error) {
+	cfg := &Config{Global: GlobalConfig{
+		EvaluationInterval: model.Duration(time.Minute),
+		BackfillLimit:      model.Duration(time.Hour),
+		ResendDelay:        model.Duration(time.Minute),
+		QueryTimeout:       model.Duration(30 * time.Second),
+		MaxSamples:         50_000_000,
+	}}
+	dec := yaml.NewDecoder(bytes.NewReader(content))
+	dec.KnownFields(true)
+	if err := dec.Decode(cfg); err != nil {
+		return nil, err
+	}
+	return cfg, cfg.validate()
+}
+
+func (c *Config) resolve(dir string) {
+	for i, f := range c.RuleFiles {
+		c.RuleFiles[i] = config.JoinDir(dir, f)
+	}
+	for i := range c.Backends {
+		c.Backends[i].HTTPClientConfig.SetDirectory(dir)
+	}
+	for _, am := range c.Alerting.AlertmanagerConfigs {
+		am.SetDirectory(dir)
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	if len(c.Backends) == 0 {
+		errs = append(errs, errors.New("backends: at least one is needed"))
+	}
+	if len(c.RuleFiles) == 0 {
+		errs = append(errs, errors.New("rule_files: at least one file or directory is needed"))
+	}
+	for name, d := range map[string]model.Duration{
+		"evaluation_interval": c.Global.EvaluationInterval,
+		"backfill_limit":      c.Global.BackfillLimit,
+		"resend_delay":        c.Global.ResendDelay,
+		"query_timeout":       c.Global.QueryTimeout,
+	} {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("global: %s must be positive", name))
+		}
+	}
+	if _, err := url.Parse(c.Global.ExternalURL); err != nil {
+		errs = append(errs, fmt.Errorf("global: external_url: %w", err))
+	}
+	if err := c.evaluator().Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) scopes() []labels.Labels {
+	scopes := make([]labels.Labels, len(c.Clusters))
+	for i, m := range c.Clusters {
+		scopes[i] = labels.FromMap(m)
+	}
+	return scopes
+}
+
+// evaluator is the configuration of the evaluator.
+func (c *Config) evaluator() evaluator.Config {
+	ec := evaluator.DefaultConfig()
+	ec.Backends = c.Backends
+	ec.Timeout = c.Global.QueryTimeout
+	ec.MaxSamples = c.Global.MaxSamples
+	return ec
+}
+
+// destinations are the backends as places to write to: each takes remote
+// write beside its query API, as Prometheus does.
+func (c *Config) destinations() []write.Destination {
+	destinations := make([]write.Destination, len(c.Backends))
+	for i, b := range c.Backends {
+		destinations[i] = write.Destination{
+			Name:             b.Name,
+			Partition:        labels.FromMap(b.PartitionLabels),
+			Virtual:          b.Virtual,
+			URL:              b.URL.JoinPath("api/v1/write").String(),
+			Timeout:          time.Duration(c.Global.QueryTimeout),
+			HTTPClientConfig: b.HTTPClientConfig,
+		}
+	}
+	return destinations
+}
+
+// home are labels that send a series without any tenancy to a backend: none
+// if one holds what carries no partition label, else those of the first.
+func (c *Config) home() labels.Labels {
+	for _, b := range c.Backends {
+		if labels.FromMap(b.PartitionLabels).WithoutEmpty().IsEmpty() {
+			return labels.EmptyLabels()
+		}
+	}
+	return labels.FromMap(c.Backends[0].PartitionLabels)
+}
