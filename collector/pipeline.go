@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -38,11 +37,9 @@ const (
 // pipeline is the parts that carry samples, from targets to backends. Parts
 // are opened by openPipeline, started by run and ended by close.
 type pipeline struct {
-	logger    *slog.Logger
-	metrics   metricReader
 	storage   storage.Storage
 	gate      *gate
-	remote    *remote.Storage
+	sending   *sending
 	scraper   *scrape.Manager
 	discovery *discovery.Manager
 	// stopDiscovery ends the discovery manager and everything it started.
@@ -68,6 +65,10 @@ func openScraping(path string, rs *remote.Storage, deps Deps) (*pipeline, error)
 	}
 	fanout := storage.NewFanout(deps.Logger, log, rs)
 	gate := newGate(fanout)
+	m, err := loadMarks(path)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	scraper, err := scrape.NewManager(
 		&scrape.Options{DiscoveryReloadInterval: model.Duration(discoveryInterval)},
 		deps.Logger.With("component", "scrape manager"), logging.NewJSONFileLogger, gate, deps.Registry)
@@ -80,11 +81,9 @@ func openScraping(path string, rs *remote.Storage, deps Deps) (*pipeline, error)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	return &pipeline{
-		logger:  deps.Logger,
-		metrics: metricReader{deps.Registry},
 		storage: fanout,
 		gate:    gate,
-		remote:  rs,
+		sending: newSending(path, rs, m, deps),
 		scraper: scraper,
 		discovery: discovery.NewManager(ctx, deps.Logger.With("component", "discovery manager"), deps.Registry, sd,
 			discovery.Name("scrape"), discovery.Updatert(discoveryInterval)),
@@ -111,7 +110,7 @@ func openLog(path string, rs *remote.Storage, deps Deps) (*agent.DB, error) {
 // discovery, because it looks up the jobs that discovery finds targets for.
 func (p *pipeline) apply(conf *config.Config) error {
 	err := errors.Join(
-		p.remote.ApplyConfig(conf),
+		p.sending.apply(conf),
 		p.scraper.ApplyConfig(conf),
 		p.applyDiscovery(conf),
 	)
@@ -144,6 +143,7 @@ func (p *pipeline) run(ctx context.Context) {
 		// Ends without an error, by Stop alone.
 		_ = p.scraper.Run(p.discovery.SyncCh())
 	})
+	wg.Go(func() { p.sending.run(ctx) })
 	<-ctx.Done()
 	p.gate.close()
 	p.scraper.Stop()
@@ -154,11 +154,11 @@ func (p *pipeline) run(ctx context.Context) {
 // close sends what is waiting, for a bounded time, and closes the log.
 func (p *pipeline) close() error {
 	p.stopDiscovery()
-	p.drain()
-	if err := p.storage.Close(); err != nil {
-		return fmt.Errorf("close storage: %w", err)
+	err := p.sending.close()
+	if cerr := p.storage.Close(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("close storage: %w", cerr))
 	}
-	return nil
+	return err
 }
 
 // scraperRef gives the remote storage, which is made first, the scrape

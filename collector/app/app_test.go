@@ -300,3 +300,104 @@ func TestHangupReloads(t *testing.T) { //nolint:paralleltest // See above.
 	waitFor(t, "the signal is handled", func() bool { return strings.Contains(in.logs.String(), "why=SIGHUP") })
 	waitFor(t, "the target is scraped", func() bool { return tg.scrapes.Load() > 0 })
 }
+
+// backendAway is a set-up whose backend went away after some samples.
+func backendAway(t *testing.T) (*target, *receiver, *setup, *instance) {
+	t.Helper()
+	tg, rc := newTarget(t), newReceiver(t)
+	s := newSetup(t, header+remoteWrite(rc)+scrapes(job("web", tg.addr())))
+	in := s.start(t)
+	waitFor(t, "samples arrive", func() bool {
+		_, points := rc.series(t, "seq")
+		return len(points) >= 1
+	})
+	rc.down.Store(true)
+	scrapesOnce(t, tg, 4)
+	return tg, rc, s, in
+}
+
+// scrapesOnce waits for n further scrapes.
+func scrapesOnce(t *testing.T, tg *target, n int64) {
+	t.Helper()
+	before := tg.scrapes.Load()
+	waitFor(t, "scrapes", func() bool { return tg.scrapes.Load() >= before+n })
+}
+
+// backendBack lets the backend come back and waits for all samples.
+func backendBack(t *testing.T, tg *target, rc *receiver) {
+	t.Helper()
+	last := tg.scrapes.Load()
+	rc.down.Store(false)
+	waitFor(t, "samples from after the outage arrive", func() bool {
+		_, points := rc.series(t, "seq")
+		points = withoutStaleMarkers(points)
+		return points[len(points)-1].v > float64(last)+1
+	})
+	rc.requireNothingLost(t)
+}
+
+func TestRestartGoesOnFromTheLog(t *testing.T) {
+	t.Parallel()
+	t.Run("when the backend is back already", func(t *testing.T) {
+		t.Parallel()
+		tg, rc, s, in := backendAway(t)
+		require.NoError(t, in.stop())
+		rc.down.Store(false)
+		s.start(t)
+		backendBack(t, tg, rc)
+	})
+	t.Run("when the backend comes back later", func(t *testing.T) {
+		t.Parallel()
+		tg, rc, s, in := backendAway(t)
+		require.NoError(t, in.stop())
+		in = s.start(t)
+		scrapesOnce(t, tg, 4)
+		require.NoError(t, in.stop())
+		s.start(t)
+		scrapesOnce(t, tg, 4)
+		backendBack(t, tg, rc)
+	})
+	t.Run("after a crash sends again what it may have sent", func(t *testing.T) {
+		t.Parallel()
+		tg, rc, s, in := backendAway(t)
+		rc.down.Store(false)
+		marks := filepath.Join(s.options().StoragePath, "sent.json")
+		waitFor(t, "it is noted what was sent", func() bool {
+			_, err := os.Stat(marks)
+			return err == nil
+		})
+		// A crash leaves the notes as they were some seconds before.
+		before, err := os.ReadFile(marks)
+		require.NoError(t, err)
+		rc.down.Store(true)
+		scrapesOnce(t, tg, 2)
+		require.NoError(t, in.stop())
+		require.NoError(t, os.WriteFile(marks, before, 0o600))
+		s.start(t)
+		scrapesOnce(t, tg, 2)
+		backendBack(t, tg, rc)
+	})
+	t.Run("with other settings", func(t *testing.T) {
+		t.Parallel()
+		tg, rc, s, in := backendAway(t)
+		require.NoError(t, in.stop())
+		s.start(t)
+		s.write(t, header+remoteWrite(rc, "  protobuf_message: io.prometheus.write.v2.Request")+scrapes(job("web", tg.addr())))
+		scrapesOnce(t, tg, 4)
+		backendBack(t, tg, rc)
+		require.Positive(t, rc.v2.Load())
+	})
+	t.Run("without a backlog it sends nothing twice", func(t *testing.T) {
+		t.Parallel()
+		tg, rc := newTarget(t), newReceiver(t)
+		s := newSetup(t, header+remoteWrite(rc)+scrapes(job("web", tg.addr())))
+		in := s.start(t)
+		scrapesOnce(t, tg, 3)
+		require.NoError(t, in.stop())
+		in = s.start(t)
+		scrapesOnce(t, tg, 3)
+		rc.requireNothingLost(t)
+		_, metrics := in.get("/metrics")
+		require.NotRegexp(t, `tocsin_collector_backlog_samples_dropped_total\{.*\} [1-9]`, metrics)
+	})
+}
