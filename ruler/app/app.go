@@ -85,7 +85,7 @@ type app struct {
 	evaluator *evaluator.Evaluator
 	sender    *alerting.Sender
 	ruler     *ruler.Ruler
-	gossip    *gossip.Gossip
+	gossip    *gossip.Cluster
 	rpcServer *rpc.Server
 	rpcClient *rpc.Client
 	http      *server.Server
@@ -239,7 +239,7 @@ func (a *app) newHTTP() error {
 }
 
 func (a *app) listen() error {
-	return errors.Join(a.http.Listen(), a.rpcServer.Listen())
+	return errors.Join(a.http.Listen(), a.rpcServer.Listen(), a.gossip.Listen())
 }
 
 // run starts every part; when ctx ends, groups are handed over before
