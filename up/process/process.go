@@ -109,6 +109,8 @@ func New(spec Spec, logger *slog.Logger) *Process {
 // Run can be called once.
 func (p *Process) Run(ctx context.Context) error {
 	if err := p.output.open(); err != nil {
+		p.update(func(s *Status) { s.State, s.LastExit = Stopped, err.Error() })
+		close(p.broken)
 		return fmt.Errorf("open log of %s: %w", p.spec.Name, err)
 	}
 	defer p.output.close()
@@ -179,7 +181,7 @@ func (p *Process) exited(err error, delay time.Duration) {
 		how = err.Error()
 	}
 	if line := p.output.lastLine(); line != "" {
-		how += ": " + line
+		how += "; last output: " + line
 	}
 	restarts := 0
 	p.update(func(s *Status) {

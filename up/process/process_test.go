@@ -132,7 +132,7 @@ func TestAProcessThatKeepsFailingIsReportedWithItsLastLine(t *testing.T) {
 	t.Parallel()
 	c := start(t, "fail")
 	err := c.WaitReady(t.Context())
-	require.EqualError(t, err, "child does not start: exit status 3: no such thing (all of its output: "+c.log+")")
+	require.EqualError(t, err, "child does not start: exit status 3; last output: no such thing (all of its output: "+c.log+")")
 	require.GreaterOrEqual(t, c.Status().Restarts, maxFailedStarts)
 	content, err := os.ReadFile(c.log)
 	require.NoError(t, err)

@@ -58,7 +58,7 @@ func askReady(ctx context.Context, client *http.Client, url string) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return errors.New("it does not answer")
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {

@@ -58,6 +58,8 @@ type Process struct {
 	// last of them happened.
 	Restarts int
 	LastExit string
+	// NotReady is why a process that starts is not ready yet, if it says so.
+	NotReady string
 }
 
 // Member is a process that evaluates rules, with what it says of itself. Nil
@@ -161,6 +163,9 @@ func members(all []Member) []Line {
 	rows := [][]string{{"MEMBER", "URL", "STATE", "GROUPS", "SLOTS", "MISSED", "LAG", "FIRING", "EXITS"}}
 	styles := []Style{Heading}
 	for _, m := range all {
+		if m.State == "ready" && m.Status != nil && !m.Status.Ready {
+			m.State = "not ready"
+		}
 		rows = append(rows, memberRow(m))
 		styles = append(styles, styleOf(m.Process))
 	}
@@ -192,7 +197,7 @@ func styleOf(p Process) Style {
 	switch p.State {
 	case "ready":
 		return Good
-	case "restarting":
+	case "restarting", "not ready":
 		return Bad
 	default:
 		return Plain
@@ -229,12 +234,15 @@ func notificationLines(all []Notification) []Line {
 	return lines
 }
 
-// problems lists what is wrong now: processes that are away first.
+// problems lists what is wrong now: processes that are away or not ready first.
 func problems(s State) []string {
 	var all []string
 	for _, p := range processes(s) {
 		if p.State == "restarting" || p.State == "starting" && p.LastExit != "" {
 			all = append(all, clean(p.Name+" exited: "+p.LastExit))
+		}
+		if p.State == "starting" && p.NotReady != "" {
+			all = append(all, clean(p.Name+" is not ready yet: "+p.NotReady))
 		}
 	}
 	return append(all, ruleProblems(s)...)
@@ -282,7 +290,7 @@ func clean(text string) string {
 			return r
 		}
 	}, text)
-	return fit(text, maxTextRunes)
+	return fit(strings.TrimSpace(text), maxTextRunes)
 }
 
 // fit cuts text to at most width runes.

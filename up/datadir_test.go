@@ -1,0 +1,135 @@
+package up
+
+import (
+	"encoding/base64"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/proto/transport"
+)
+
+func openTestDir(t *testing.T) *dataDir {
+	t.Helper()
+	d, err := openDataDir(Options{DataDir: t.TempDir()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+func prepare(t *testing.T, d *dataDir) {
+	t.Helper()
+	r, err := defaults().parse()
+	require.NoError(t, err)
+	require.NoError(t, d.prepare(layout{request: r}))
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(content)
+}
+
+func TestPreparingKeepsSecretsAndReplacesRules(t *testing.T) {
+	t.Parallel()
+	d := openTestDir(t)
+	prepare(t, d)
+	certificate, key := read(t, d.cert()), read(t, d.gossipKey())
+	stray := filepath.Join(d.rules(), "stray.yml")
+	require.NoError(t, os.WriteFile(stray, nil, 0o600))
+	prepare(t, d)
+	require.Equal(t, certificate, read(t, d.cert()))
+	require.Equal(t, key, read(t, d.gossipKey()))
+	require.NoFileExists(t, stray)
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key))
+	require.NoError(t, err)
+	require.Len(t, raw, gossipKeyBytes)
+}
+
+func TestEverythingPreparedIsForItsOwnerAlone(t *testing.T) {
+	t.Parallel()
+	d := openTestDir(t)
+	prepare(t, d)
+	for _, dir := range []string{"pki", "config"} {
+		err := filepath.WalkDir(d.path(dir), func(path string, e fs.DirEntry, err error) error {
+			require.NoError(t, err)
+			info, err := e.Info()
+			require.NoError(t, err)
+			require.Zero(t, info.Mode().Perm()&0o077, path)
+			require.False(t, strings.HasPrefix(e.Name(), ".new-"), path)
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	info, err := os.Stat(d.gossipKey())
+	require.NoError(t, err)
+	require.Equal(t, fs.FileMode(0o600), info.Mode().Perm())
+}
+
+func TestADamagedGossipKeyIsReplaced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "gossip.key")
+	require.NoError(t, os.WriteFile(path, []byte("c2hvcnQ=\n"), 0o600))
+	require.NoError(t, ensureGossipKey(path))
+	require.NotEqual(t, "c2hvcnQ=\n", read(t, path))
+}
+
+func TestTheCertificateServesOurTransport(t *testing.T) {
+	t.Parallel()
+	d := openTestDir(t)
+	require.NoError(t, ensureCertificate(d.dirs))
+	c := transport.Config{CertFile: d.cert(), KeyFile: d.key(), CAFile: d.ca()}
+	require.NoError(t, c.Validate("127.0.0.1:1"))
+	require.NoError(t, checkCertificate(d.dirs, time.Now().Add(certificateLife-clockSlack)))
+	require.Error(t, checkCertificate(d.dirs, time.Now().Add(certificateLife+clockSlack)), "it expires")
+}
+
+func TestACertificateIsRenewedWhenItMustBe(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(t *testing.T, d *dataDir){
+		"a key that is not its own": func(t *testing.T, d *dataDir) {
+			other, err := newCertificate(time.Now())
+			require.NoError(t, err)
+			require.NoError(t, writeFile(d.key(), other.key))
+		},
+		"another authority": func(t *testing.T, d *dataDir) {
+			other, err := newCertificate(time.Now())
+			require.NoError(t, err)
+			require.NoError(t, writeFile(d.ca(), other.ca))
+		},
+		"a missing file": func(t *testing.T, d *dataDir) { require.NoError(t, os.Remove(d.ca())) },
+		"it expires soon": func(t *testing.T, d *dataDir) {
+			old, err := newCertificate(time.Now().Add(renewBefore/2 - certificateLife))
+			require.NoError(t, err)
+			require.NoError(t, writeFile(d.ca(), old.ca))
+			require.NoError(t, writeFile(d.cert(), old.cert))
+			require.NoError(t, writeFile(d.key(), old.key))
+			require.NoError(t, checkCertificate(d.dirs, time.Now()), "it is still valid")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := openTestDir(t)
+			require.NoError(t, ensureCertificate(d.dirs))
+			damage(t, d)
+			require.Error(t, checkCertificate(d.dirs, time.Now().Add(renewBefore)))
+			require.NoError(t, ensureCertificate(d.dirs))
+			require.NoError(t, checkCertificate(d.dirs, time.Now().Add(renewBefore)))
+		})
+	}
+}
+
+func TestAnEphemeralDirectoryIsRemoved(t *testing.T) {
+	t.Parallel()
+	d, err := openDataDir(Options{Ephemeral: true})
+	require.NoError(t, err)
+	prepare(t, d)
+	require.NoError(t, d.Close())
+	require.NoDirExists(t, string(d.dirs))
+}
