@@ -336,6 +336,29 @@ func backendBack(t *testing.T, tg *target, rc *receiver) {
 	rc.requireNothingLost(t)
 }
 
+func TestNewSettingsLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
+	tg, rc, s, in := backendAway(t)
+	short := "  remote_timeout: 1s"
+	s.write(t, header+remoteWrite(rc, short)+scrapes(job("web", tg.addr())))
+	code, body := in.do(http.MethodPost, "/-/reload")
+	require.Equal(t, http.StatusOK, code, body)
+	// By now what waits is more than a queue may have sent unnoticed.
+	scrapesOnce(t, tg, 14)
+	s.write(t, strings.Replace(header, "east", "west", 1)+remoteWrite(rc, short)+scrapes(job("web", tg.addr())))
+	code, body = in.do(http.MethodPost, "/-/reload")
+	require.Equal(t, http.StatusOK, code, body)
+	last := tg.scrapes.Load()
+	rc.down.Store(false)
+	waitFor(t, "samples from after the outage arrive", func() bool {
+		_, points := rc.series(t, "seq", "cluster", "west")
+		return len(points) > 0 && points[len(points)-1].v > float64(last)
+	})
+	_, points := rc.series(t, "seq", "cluster", "west")
+	require.Less(t, points[0].v, float64(last)-10, "what was scraped before the change has not arrived")
+	rc.requireNothingLost(t, "cluster", "west")
+}
+
 func TestRestartGoesOnFromTheLog(t *testing.T) {
 	t.Parallel()
 	t.Run("when the backend is back already", func(t *testing.T) {

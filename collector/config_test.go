@@ -1,0 +1,51 @@
+package collector
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfigFaultsAreReportedTogether(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "collector.yml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+tracing: {endpoint: 'localhost:4317'}
+remote_write:
+- url: http://u:hunter2@localhost:1/write
+  tls_config: {ca_file: first.pem}
+- url: http://u:hunter2@localhost:1/write
+  tls_config: {ca_file: first.pem}
+scrape_configs:
+- job_name: web
+  tls_config: {ca_file: second.pem}
+`), 0o600))
+	_, err := LoadConfig(file, slog.New(slog.DiscardHandler))
+	for _, want := range []string{file, "tracing", "first.pem", "second.pem", "configured twice"} {
+		require.ErrorContains(t, err, want)
+	}
+	require.NotContains(t, err.Error(), "hunter2")
+}
+
+func TestRemoteWritesToOneURLHaveKeysOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "collector.yml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+remote_write:
+- {url: 'http://a/write', remote_timeout: 1s}
+- {url: 'http://a/write', remote_timeout: 2s}
+- {url: 'http://b/write'}
+`), 0o600))
+	conf, err := LoadConfig(file, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	var keys []string
+	for key := range remoteWrites(conf) {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	require.Equal(t, []string{"http://a/write", "http://a/write#2", "http://b/write"}, keys)
+}
