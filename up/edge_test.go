@@ -28,10 +28,10 @@ func TestTakenPortsAreAllNamed(t *testing.T) {
 	t.Parallel()
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer tcp.Close()
+	t.Cleanup(func() { require.NoError(t, tcp.Close()) })
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer udp.Close()
+	t.Cleanup(func() { require.NoError(t, udp.Close()) })
 	err = checkPorts([]portUse{
 		{"tcp", tcp.Addr().String(), "HTTP of member-0"},
 		{"tcp", freeAddress(t), "HTTP of member-1"},
@@ -64,7 +64,7 @@ func serve(t *testing.T, h http.Handler) *url.URL {
 func TestABackendThatTakesRemoteWriteIsAccepted(t *testing.T) {
 	t.Parallel()
 	store := teststorage.New(t)
-	defer store.Close()
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	write := remotewrite.NewWriteHandler(slog.New(slog.DiscardHandler), prometheus.NewRegistry(), store,
 		remote.MessageTypes{remote.WriteV1MessageType}, false, false, false)
 	u := prometheusLike(t, write).JoinPath("base")
@@ -183,6 +183,6 @@ func TestLinesTellChangesAtOnceAndSummariesNowAndThen(t *testing.T) {
 	d.show(s, at.Add(29*time.Second))
 	d.show(s, at.Add(30*time.Second))
 	const summary = "0 of 0 members ready: 0 groups, 0 rules, 0 slots evaluated, 0 missed, lag 0.0s, 0 alerts firing\n"
-	require.Equal(t, "10:00:00 Tocsin is running at http://h; data in ; Ctrl-C stops it\n"+
+	require.Equal(t, "10:00:00 Tocsin is running at http://h; Ctrl-C stops it\n"+
 		"10:00:00 "+summary+"10:00:29 FIRING A\n10:00:30 "+summary, out.String())
 }

@@ -22,9 +22,9 @@ import (
 func TestMain(m *testing.M) {
 	commands := []string{"backend", "alertmanager", "collector", "rule-evaluator"}
 	if len(os.Args) > 1 && slices.Contains(commands, os.Args[1]) {
-		os.Exit(standIn(os.Args[2:])) //nolint:forbidigo // a stand-in is a program
+		os.Exit(standIn(os.Args[2:]))
 	}
-	os.Exit(m.Run()) //nolint:forbidigo // as every TestMain
+	os.Exit(m.Run())
 }
 
 // standIn is ready at once and stops when asked to. "--name=N" and
@@ -67,15 +67,15 @@ func appendLine(path, line string) {
 	if err != nil {
 		return
 	}
-	defer f.Close()
 	fmt.Fprintln(f, line)
+	_ = f.Close()
 }
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer l.Close()
+	require.NoError(t, l.Close())
 	return l.Addr().String()
 }
 

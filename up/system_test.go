@@ -29,8 +29,10 @@ func external() layout {
 func standInChild(t *testing.T, dir, name string, flags ...string) child {
 	t.Helper()
 	address := freeAddress(t)
-	args := append([]string{"backend", "--name=" + name, "--stopped=" + filepath.Join(dir, "stopped"),
-		"--web.listen-address=" + address}, flags...)
+	args := append([]string{
+		"backend", "--name=" + name, "--stopped=" + filepath.Join(dir, "stopped"),
+		"--web.listen-address=" + address,
+	}, flags...)
 	return child{url: "http://" + address, spec: process.Spec{
 		Name: name, Path: os.Args[0], Args: args, ReadyURL: "http://" + address + "/-/ready",
 		LogFile: filepath.Join(dir, name+".log"),

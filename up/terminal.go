@@ -94,7 +94,7 @@ func (b *block) show(s screen.State, _ time.Time) {
 	}
 	out.WriteString(eraseScreen)
 	b.drawn = len(lines)
-	io.WriteString(b.out, out.String())
+	fmt.Fprint(b.out, out.String())
 }
 
 func (b *block) look(l screen.Line) string {

@@ -49,7 +49,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	defer func() { err = errors.Join(err, closeLog()) }()
 	executable, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the running executable: %w", err)

@@ -41,8 +41,13 @@ func (o *output) open() error {
 func (o *output) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.drop()
+}
+
+// drop closes the file. That can fail only after lines were lost already.
+func (o *output) drop() {
 	if o.file != nil {
-		o.file.Close()
+		_ = o.file.Close()
 		o.file = nil
 	}
 }
@@ -64,10 +69,7 @@ func (o *output) Write(p []byte) (int, error) {
 }
 
 func (o *output) rotate() {
-	if o.file != nil {
-		o.file.Close()
-		o.file = nil
-	}
+	o.drop()
 	if err := os.Rename(o.path, o.path+".1"); err != nil {
 		return
 	}

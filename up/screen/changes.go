@@ -35,6 +35,9 @@ func Changes(before, now State) []string {
 	if before.Phase != now.Phase {
 		lines = append(lines, title(now))
 	}
+	if before.DataDir != now.DataDir {
+		lines = append(lines, "data, configuration and logs are in "+clean(now.DataDir))
+	}
 	lines = append(lines, ruleProblemChanges(before, now)...)
 	fresh := min(max(0, now.Notified-before.Notified), len(now.Notifications))
 	for _, n := range now.Notifications[len(now.Notifications)-fresh:] {

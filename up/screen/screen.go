@@ -136,7 +136,7 @@ type Line struct {
 
 // Block returns the status block, every line at most width columns wide.
 func Block(s State, width int) []Line {
-	lines := []Line{{title(s), Heading}, {}}
+	lines := []Line{{title(s), Heading}, {"Data, configuration and logs are in " + clean(s.DataDir), Plain}, {}}
 	lines = append(lines, members(s.Members)...)
 	lines = append(lines, Line{})
 	lines = append(lines, others(s.Others)...)
@@ -151,11 +151,11 @@ func Block(s State, width int) []Line {
 func title(s State) string {
 	switch s.Phase {
 	case Starting:
-		return "Tocsin is starting; data in " + clean(s.DataDir)
+		return "Tocsin is starting"
 	case Stopping:
 		return "Tocsin is stopping"
 	default:
-		return "Tocsin is running at " + s.Home + "; data in " + clean(s.DataDir) + "; Ctrl-C stops it"
+		return "Tocsin is running at " + s.Home + "; Ctrl-C stops it"
 	}
 }
 
