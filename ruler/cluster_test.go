@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -103,11 +102,10 @@ func (w *world) add(name string) *member {
 
 // logger is silent unless TOCSIN_TEST_LOG is set.
 func (w *world) logger(name string) *slog.Logger {
-	var out io.Writer = io.Discard
-	if os.Getenv("TOCSIN_TEST_LOG") != "" {
-		out = os.Stderr
+	if os.Getenv("TOCSIN_TEST_LOG") == "" {
+		return slog.New(slog.DiscardHandler)
 	}
-	return slog.New(slog.NewTextHandler(out, nil)).With("member", name)
+	return slog.New(slog.NewTextHandler(os.Stderr, nil)).With("member", name)
 }
 
 // gossip shows every member the same view.
@@ -302,19 +300,22 @@ func (w *world) slots(series string) []int64 {
 
 // requireNoHole checks that a series has a sample at every slot from its
 // first to one that is no older than an interval.
-func (w *world) requireNoHole(series string, every time.Duration) {
+func (w *world) requireNoHole(series string) {
 	w.t.Helper()
 	ts := w.slots(series)
 	require.NotEmpty(w.t, ts, series)
 	for i := 1; i < len(ts); i++ {
-		require.Equal(w.t, int64(every.Seconds()), ts[i]-ts[i-1], "%s: hole after %s", series, time.Unix(ts[i-1], 0).UTC())
+		require.Equal(w.t, int64(interval.Seconds()), ts[i]-ts[i-1], "%s: hole after %s", series, time.Unix(ts[i-1], 0).UTC())
 	}
-	require.Less(w.t, time.Since(time.Unix(ts[len(ts)-1], 0)), every+time.Second, series)
+	require.Less(w.t, time.Since(time.Unix(ts[len(ts)-1], 0)), interval+time.Second, series)
 	require.Empty(w.t, w.conflicts)
 }
 
+// interval is that of all groups.
+const interval = 15 * time.Second
+
 func recording(key, record, expr string) rule.Group {
-	return rule.Group{Key: key, Name: key, Interval: 15 * time.Second, Rules: []rule.Rule{{Record: record, Expr: mustParse(expr)}}}
+	return rule.Group{Key: key, Name: key, Interval: interval, Rules: []rule.Rule{{Record: record, Expr: mustParse(expr)}}}
 }
 
 func mustParse(expr string) parser.Expr {

@@ -310,7 +310,7 @@ func (r *Ruler) finishStop(run *runner) {
 
 func (r *Ruler) snapshot(run *runner) handoff.GroupState {
 	p, _ := r.sched.Progress(run.def.Key)
-	state, err := run.group.snapshot(p)
+	state, err := run.encode(p)
 	if err != nil {
 		r.log.Error("encoding the state of a group", "group", run.def.Key, "err", err)
 		return handoff.GroupState{Key: run.def.Key, CommittedSlot: p.Committed}
@@ -414,7 +414,7 @@ func (r *Ruler) recovered(ctx context.Context, keys []string, groups []*group) h
 		if progress[i].Committed.IsZero() {
 			continue
 		}
-		state, err := g.snapshot(progress[i])
+		state, err := g.encode(progress[i])
 		if err != nil {
 			return handoff.RecoverFailed{Keys: keys, Err: err.Error()}
 		}

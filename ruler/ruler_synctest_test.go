@@ -44,7 +44,7 @@ func TestMembersShareGroupsAndEverySlotIsRecorded(t *testing.T) {
 			owners := w.owners(fmt.Sprintf("g%02d", i))
 			require.Len(t, owners, 1)
 			counts[owners[0]]++
-			w.requireNoHole(seriesName(i), 15*time.Second)
+			w.requireNoHole(seriesName(i))
 		}
 		require.Len(t, counts, 3, "every member owns something")
 	})
@@ -63,13 +63,13 @@ func TestAKilledMemberLeavesNoHole(t *testing.T) {
 		w.gossip()
 		pass(2 * time.Minute)
 		for i := range 30 {
-			w.requireNoHole(seriesName(i), 15*time.Second)
+			w.requireNoHole(seriesName(i))
 		}
 		w.add("b")
 		pass(2 * time.Minute)
 		for i := range 30 {
 			require.Len(t, w.owners(fmt.Sprintf("g%02d", i)), 1)
-			w.requireNoHole(seriesName(i), 15*time.Second)
+			w.requireNoHole(seriesName(i))
 		}
 	})
 }
@@ -89,7 +89,7 @@ func TestALeavingMemberHandsOverBetweenSlots(t *testing.T) {
 		pass(2 * time.Minute)
 		for i := range 10 {
 			require.Equal(t, []string{"c"}, w.owners(fmt.Sprintf("g%02d", i)))
-			w.requireNoHole(seriesName(i), 15*time.Second)
+			w.requireNoHole(seriesName(i))
 		}
 	})
 }
@@ -105,7 +105,7 @@ func TestTheWholeClusterStartsAgainWhereItEnded(t *testing.T) {
 		w.add("b")
 		pass(2 * time.Minute)
 		for i := range 10 {
-			w.requireNoHole(seriesName(i), 15*time.Second)
+			w.requireNoHole(seriesName(i))
 		}
 	})
 }
@@ -132,7 +132,7 @@ func TestSlotsMissedWhileABackendWasAwayAreRecordedLater(t *testing.T) {
 				w.set(fail, nil)
 				pass(3 * time.Minute)
 				for i := range 3 {
-					w.requireNoHole(seriesName(i), 15*time.Second)
+					w.requireNoHole(seriesName(i))
 				}
 			})
 		})
@@ -146,7 +146,7 @@ func (w *world) set(fail func(*world, error), err error) {
 }
 
 func alerting(key, name string, hold time.Duration) rule.Group {
-	return rule.Group{Key: key, Name: key, Interval: 15 * time.Second, Rules: []rule.Rule{{Alert: name, Expr: mustParse("x > 0"), For: hold}}}
+	return rule.Group{Key: key, Name: key, Interval: interval, Rules: []rule.Rule{{Alert: name, Expr: mustParse("x > 0"), For: hold}}}
 }
 
 func TestAlertTimersSurviveEveryChangeOfOwner(t *testing.T) {
@@ -266,7 +266,7 @@ func TestARuleReadsWhatAnEarlierOneRecordedAtTheSameSlot(t *testing.T) {
 		w.add("a")
 		pass(2 * time.Minute)
 		require.Equal(t, w.slots(`{__name__="first"}`), w.slots(`{__name__="second"}`))
-		w.requireNoHole(`{__name__="second"}`, 15*time.Second)
+		w.requireNoHole(`{__name__="second"}`)
 	})
 }
 

@@ -30,8 +30,8 @@ type encodedRule struct {
 	Alerts   *alert.State    `json:"alerts,omitempty"`
 }
 
-// snapshot encodes the state of the group after a slot.
-func (g *group) snapshot(p schedule.Progress) (handoff.GroupState, error) {
+// encode encodes the state of the group after a slot.
+func (g *group) encode(p schedule.Progress) (handoff.GroupState, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	enc := encodedGroup{Rules: make([]encodedRule, len(g.rules))}

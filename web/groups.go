@@ -83,13 +83,13 @@ func Groups(member string, statuses []ruler.GroupStatus) []Group {
 			Owner:          member,
 		}
 		for j, rs := range s.Rules {
-			groups[i].Rules[j] = newRule(s.Group, s.Group.Rules[j], rs)
+			groups[i].Rules[j] = newRule(s.Group.Rules[j], rs)
 		}
 	}
 	return groups
 }
 
-func newRule(g rule.Group, r rule.Rule, s ruler.RuleStatus) Rule {
+func newRule(r rule.Rule, s ruler.RuleStatus) Rule {
 	health, lastError := health(s)
 	if r.Record != "" {
 		return Rule{Recording: &v1.RecordingRule{
