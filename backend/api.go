@@ -61,6 +61,10 @@ func (c APIConfig) withDefaults() APIConfig {
 // NewAPI returns Prometheus' HTTP API over the store, to be mounted under
 // /api/v1/. Rules, targets and Alertmanagers are empty lists: a store has
 // none. Every endpoint that needs data answers 503 until the store is ready.
+//
+// A remote-write request with series that can't be accepted is answered with
+// 400: version 2.0 stores the others and says how many, version 1.0, which
+// has no way to say that, stores none.
 func NewAPI(cfg APIConfig, store *Store, engine promql.QueryEngine, reg *prometheus.Registry, logger *slog.Logger) http.Handler {
 	cfg = cfg.withDefaults()
 	started := time.Now()

@@ -8,7 +8,7 @@
 // The package never evaluates PromQL itself (package engine does), opens no
 // port and replicates nothing.
 //
-// A Store and an API are safe for concurrent use. Before Run has opened the
+// A Store and its API are safe for concurrent use. Before Run has opened the
 // database every access fails with tsdb.ErrNotReady.
 package backend
 

@@ -97,7 +97,7 @@ func TestSeriesOfOtherPartitionsAreRefused(t *testing.T) {
 				require.ErrorContains(t, err, "400")
 				require.ErrorContains(t, err, tc.message)
 				require.NotContains(t, strings.Join(f.series(), "\n"), "bad")
-				require.Equal(t, 1.0, f.counter("tocsin_backend_refused_samples_total", "reason", tc.reason))
+				require.Equal(t, 1, f.counter("tocsin_backend_refused_samples_total", "reason", tc.reason))
 				if msg == remoteapi.WriteV2MessageType {
 					require.Equal(t, 2, stats.Samples)
 					require.Len(t, f.series(), 2)
@@ -108,7 +108,7 @@ func TestSeriesOfOtherPartitionsAreRefused(t *testing.T) {
 }
 
 // counter returns the value of a counter with one label.
-func (f *fixture) counter(name, label, value string) float64 {
+func (f *fixture) counter(name, label, value string) int {
 	f.t.Helper()
 	families, err := f.reg.Gather()
 	require.NoError(f.t, err)
@@ -119,7 +119,7 @@ func (f *fixture) counter(name, label, value string) float64 {
 		for _, m := range family.GetMetric() {
 			for _, l := range m.GetLabel() {
 				if l.GetName() == label && l.GetValue() == value {
-					return m.GetCounter().GetValue()
+					return int(m.GetCounter().GetValue())
 				}
 			}
 		}

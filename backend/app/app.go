@@ -2,7 +2,7 @@
 // engine, HTTP API and pushdown server, wired once and run until the context
 // ends.
 //
-//	remote write, queries ──HTTP──▶ web/server ─▶ backend.API ─┐
+//	remote write, queries ──HTTP──▶ web/server ─▶ backend API ─┐
 //	                                                           ├─▶ engine ─▶ backend.Store (TSDB)
 //	batches of fragments ──gRPC──▶ pushdown.Server ────────────┘
 //

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -195,7 +194,7 @@ func TestBothProtocolsServeTheSameStore(t *testing.T) {
 	p.write(1_000_000, 42)
 	conn, err := grpc.NewClient(p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
-	defer conn.Close()
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	stream, err := pushdownv1.NewPushdownClient(conn).Execute(t.Context())
 	require.NoError(t, err)
 	require.NoError(t, stream.Send(&pushdownv1.BatchRequest{BatchId: 7, Fragments: []*pushdownv1.Fragment{
@@ -222,7 +221,7 @@ func TestTakenPortIsReportedBeforeTheStoreIsTouched(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer taken.Close()
+	t.Cleanup(func() { require.NoError(t, taken.Close()) })
 	for what, change := range map[string]func(*app.Options){
 		"HTTP": func(o *app.Options) { o.HTTP.ListenAddress = taken.Addr().String() },
 		"gRPC": func(o *app.Options) { o.GRPCListenAddress = taken.Addr().String() },
@@ -284,6 +283,6 @@ func TestMetricsOfTheWholeProcess(t *testing.T) {
 		`tocsin_backend_engine_fallback_total{reason="unimplemented"} 0`, "tocsin_backend_pushdown_streams 0",
 		`tocsin_backend_refused_samples_total{reason="other_partition"} 0`,
 	} {
-		require.True(t, strings.Contains(string(body), name), name)
+		require.Contains(t, string(body), name)
 	}
 }

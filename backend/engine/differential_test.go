@@ -79,13 +79,13 @@ func run(newQuery func(promql.QueryEngine) (promql.Query, error), e promql.Query
 		return "error"
 	}
 	defer q.Close()
-	return print(q.Exec(context.Background()))
+	return describe(q.Exec(context.Background()))
 }
 
-// print renders a result such that results print alike if and only if a rule
+// describe renders a result such that results print alike if and only if a rule
 // can't tell them apart: rounding in the last digits and the order of series
 // do not count, kinds of NaN and the wording of errors neither.
-func print(res *promql.Result) string {
+func describe(res *promql.Result) string {
 	if res.Err != nil {
 		return "error"
 	}

@@ -116,13 +116,13 @@ func TestFallbacksAreCountedByReason(t *testing.T) {
 		require.NoError(t, err)
 		q.Exec(t.Context())
 		q.Close()
-		require.Equal(t, 1.0, fallbacksBy(t, reg, reason), "%s: %s", reason, expr)
-		require.Equal(t, 1.0, fallbacks(t, reg), "%s: %s", reason, expr)
+		require.Equal(t, 1, fallbacksBy(t, reg, reason), "%s: %s", reason, expr)
+		require.Equal(t, 1, fallbacks(t, reg), "%s: %s", reason, expr)
 		e.Wait()
 	}
 }
 
-func fallbacksBy(t *testing.T, reg *prometheus.Registry, reason string) float64 {
+func fallbacksBy(t *testing.T, reg *prometheus.Registry, reason string) int {
 	t.Helper()
 	families, err := reg.Gather()
 	require.NoError(t, err)
@@ -132,7 +132,7 @@ func fallbacksBy(t *testing.T, reg *prometheus.Registry, reason string) float64 
 		}
 		for _, m := range family.GetMetric() {
 			if m.GetLabel()[0].GetValue() == reason {
-				return m.GetCounter().GetValue()
+				return int(m.GetCounter().GetValue())
 			}
 		}
 	}
