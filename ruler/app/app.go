@@ -188,8 +188,8 @@ func (a *app) newCluster() error {
 		return err
 	}
 	a.gossip = g
-	a.rpcClient, err = rpc.NewClient(rpc.ClientConfig{Self: a.opts.Name, Transport: a.opts.GRPC}, a.reg)
-	return err
+	a.rpcClient = rpc.NewClient(rpc.ClientConfig{Self: a.opts.Name, Transport: a.opts.GRPC})
+	return nil
 }
 
 func (a *app) newRuler() error {
@@ -218,7 +218,7 @@ func (a *app) newRuler() error {
 	if err != nil {
 		return err
 	}
-	a.rpcServer, err = rpc.NewServer(rpc.ServerConfig{ListenAddress: a.opts.GRPCListenAddress, Transport: a.opts.GRPC}, peerHandler{a}, a.logger, a.reg)
+	a.rpcServer, err = rpc.NewServer(rpc.ServerConfig{Self: a.opts.Name, ListenAddress: a.opts.GRPCListenAddress, Transport: a.opts.GRPC}, peerHandler{a}, a.logger, a.reg)
 	return err
 }
 
@@ -268,11 +268,15 @@ func (a *app) run(ctx context.Context) error {
 func (a *app) follow(ctx context.Context) error {
 	changes := a.gossip.Changes()
 	for {
-		a.ruler.SetView(a.gossip.View())
+		view := a.gossip.View()
+		a.ruler.SetView(view)
+		if err := a.rpcClient.Keep(view); err != nil {
+			a.logger.Debug("closing connections to members that are gone", "err", err)
+		}
 		select {
 		case <-changes:
 		case <-ctx.Done():
-			return nil
+			return a.rpcClient.Close()
 		}
 	}
 }

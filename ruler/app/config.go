@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	commonconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
@@ -112,7 +113,7 @@ func parseConfig(content []byte) (*Config, error) {
 
 func (c *Config) resolve(dir string) {
 	for i, f := range c.RuleFiles {
-		c.RuleFiles[i] = config.JoinDir(dir, f)
+		c.RuleFiles[i] = commonconfig.JoinDir(dir, f)
 	}
 	for i := range c.Backends {
 		c.Backends[i].HTTPClientConfig.SetDirectory(dir)
