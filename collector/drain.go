@@ -77,11 +77,17 @@ func (r metricReader) sums(names ...string) map[string]float64 {
 	return sums
 }
 
-// watchers is the number of queues that have begun to read the log.
+// watchers is the number of queues that have begun to read the log. The gauge
+// of the segment is there, at zero, before a queue begins.
 func (r metricReader) watchers() int {
-	n := 0
-	r.each(func(string, *dto.Metric) { n++ }, currentSegment)
-	return n
+	reading := map[string]bool{}
+	r.each(func(_ string, m *dto.Metric) {
+		kind := label(m, "type")
+		if (kind == "" || kind == "series") && m.GetGauge().GetValue()+m.GetCounter().GetValue() > 0 {
+			reading[label(m, "consumer")] = true
+		}
+	}, currentSegment, recordsRead)
+	return len(reading)
 }
 
 // sentUntil is, by URL, the timestamp in milliseconds of the latest sample
@@ -91,7 +97,7 @@ func (r metricReader) sentUntil() map[string]int64 {
 	until := map[string]int64{}
 	r.each(func(_ string, m *dto.Metric) {
 		ms := int64(m.GetGauge().GetValue()) * 1000
-		url := urlOf(m)
+		url := label(m, "url")
 		if other, known := until[url]; ms > 0 && (!known || ms < other) {
 			until[url] = ms
 		}
@@ -99,9 +105,9 @@ func (r metricReader) sentUntil() map[string]int64 {
 	return until
 }
 
-func urlOf(m *dto.Metric) string {
+func label(m *dto.Metric, name string) string {
 	for _, l := range m.GetLabel() {
-		if l.GetName() == "url" {
+		if l.GetName() == name {
 			return l.GetValue()
 		}
 	}

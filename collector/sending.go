@@ -3,7 +3,9 @@ package collector
 import (
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,8 +20,9 @@ import (
 const (
 	// markInterval is how often it is noted what was sent.
 	markInterval = 5 * time.Second
-	// watcherTimeout bounds how long a new queue may take to begin.
-	watcherTimeout = 10 * time.Second
+	// watcherTimeout bounds how long a new queue may take to begin, and how
+	// long it is waited for where the log is empty and nothing tells.
+	watcherTimeout = 5 * time.Second
 	watcherPoll    = 20 * time.Millisecond
 	// commitSlack is added to the longest scrape to bound how long after its
 	// timestamp a sample is in the log.
@@ -45,9 +48,11 @@ type sending struct {
 
 	// lock guards the rest. It is a channel because a sender that is told to
 	// stop must be able to give up waiting for it.
-	lock  chan struct{}
-	conf  *config.Config
-	marks *marks
+	lock chan struct{}
+	conf *config.Config
+	// queued is the configuration of the queues that run.
+	queued *config.Config
+	marks  *marks
 	// behind holds the remote writes whose queues don't run yet, by key.
 	behind map[string]*catchUp
 }
@@ -91,7 +96,7 @@ func (s *sending) apply(conf *config.Config) error {
 		behind[key] = old == nil || wereBehind[key] || s.strands(old, key, w)
 	}
 	// What the old queues have in memory goes out before a sender starts.
-	if err := s.storage.ApplyConfig(s.live(behind)); err != nil {
+	if _, err := s.startQueues(behind); err != nil {
 		return err
 	}
 	for key, w := range writes {
@@ -183,40 +188,51 @@ func (s *sending) handOver(ctx context.Context, key string) (int64, error) {
 	for other := range s.behind {
 		behind[other] = true
 	}
-	conf := s.live(behind)
-	if err := s.storage.ApplyConfig(conf); err != nil {
+	queues, err := s.startQueues(behind)
+	if err != nil {
 		return 0, err
 	}
-	return s.awaitWatchers(ctx, len(conf.RemoteWriteConfigs))
+	return s.awaitWatchers(ctx, queues)
 }
 
 // awaitWatchers waits until the queues have noted when they began; they leave
 // out what was scraped before.
 func (s *sending) awaitWatchers(ctx context.Context, n int) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, watcherTimeout)
-	defer cancel()
+	timeout := time.NewTimer(watcherTimeout)
+	defer timeout.Stop()
 	poll := time.NewTicker(watcherPoll)
 	defer poll.Stop()
 	for s.metrics.watchers() < n {
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("wait for the queue to read the log: %w", ctx.Err())
+			return 0, ctx.Err()
+		case <-timeout.C:
+			n = 0
 		case <-poll.C:
 		}
 	}
 	return time.Now().UnixMilli(), nil
 }
 
-// live is the configuration without the remote writes that are behind.
-func (s *sending) live(behind map[string]bool) *config.Config {
+// startQueues makes queues run for all remote writes but those behind and
+// returns their number. It leaves the remote storage alone where nothing
+// changes for it, because that exchanges the clients of the queues in use.
+func (s *sending) startQueues(behind map[string]bool) (int, error) {
 	conf := *s.conf
 	conf.RemoteWriteConfigs = nil
-	for key, w := range remoteWrites(s.conf) {
+	writes := remoteWrites(s.conf)
+	for _, key := range slices.Sorted(maps.Keys(writes)) {
 		if !behind[key] {
-			conf.RemoteWriteConfigs = append(conf.RemoteWriteConfigs, w)
+			conf.RemoteWriteConfigs = append(conf.RemoteWriteConfigs, writes[key])
 		}
 	}
-	return &conf
+	n := len(conf.RemoteWriteConfigs)
+	if s.queued != nil && reflect.DeepEqual(s.queued.RemoteWriteConfigs, conf.RemoteWriteConfigs) &&
+		labels.Equal(s.queued.GlobalConfig.ExternalLabels, conf.GlobalConfig.ExternalLabels) {
+		return n, nil
+	}
+	s.queued = &conf
+	return n, s.storage.ApplyConfig(&conf)
 }
 
 // run notes from time to time what was sent, until ctx ends.

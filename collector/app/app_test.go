@@ -54,7 +54,7 @@ func TestScrapedSamplesArriveWithExternalLabels(t *testing.T) {
 			require.NotEmpty(t, up)
 			require.Equal(t, strings.Contains(proto, "v2"), rc.v2.Load() > 0)
 			require.Equal(t, !strings.Contains(proto, "v2"), rc.v1.Load() > 0)
-			rc.requireNothingLost(t)
+			rc.requireNothingLost(t, tg)
 		})
 	}
 }
@@ -79,7 +79,7 @@ func TestBackendThatComesBackGetsAllSamplesInOrder(t *testing.T) {
 		_, points := rc.series(t, "seq")
 		return points[len(points)-1].v > float64(last)
 	})
-	rc.requireNothingLost(t)
+	rc.requireNothingLost(t, tg)
 }
 
 func TestTargetThatIsDownIsRecordedAsDown(t *testing.T) {
@@ -271,10 +271,10 @@ func TestStopSendsWhatWasScraped(t *testing.T) {
 	s := newSetup(t, header+lazy+scrapes(job("web", tg.addr())))
 	in := s.start(t)
 	waitFor(t, "three scrapes", func() bool { return tg.scrapes.Load() >= 3 })
-	require.NoError(t, in.stop())
+	tg.stopCollector(t, in)
 	_, points := rc.series(t, "seq")
 	require.GreaterOrEqual(t, len(withoutStaleMarkers(points)), 2)
-	rc.requireNothingLost(t)
+	rc.requireNothingLost(t, tg)
 }
 
 func TestCheckConfig(t *testing.T) {
@@ -333,7 +333,7 @@ func backendBack(t *testing.T, tg *target, rc *receiver) {
 		points = withoutStaleMarkers(points)
 		return points[len(points)-1].v > float64(last)+1
 	})
-	rc.requireNothingLost(t)
+	rc.requireNothingLost(t, tg)
 }
 
 func TestNewSettingsLeaveNothingBehind(t *testing.T) {
@@ -356,7 +356,7 @@ func TestNewSettingsLeaveNothingBehind(t *testing.T) {
 	})
 	_, points := rc.series(t, "seq", "cluster", "west")
 	require.Less(t, points[0].v, float64(last)-10, "what was scraped before the change has not arrived")
-	rc.requireNothingLost(t, "cluster", "west")
+	rc.requireNothingLost(t, tg, "cluster", "west")
 }
 
 func TestRestartGoesOnFromTheLog(t *testing.T) {
@@ -364,7 +364,7 @@ func TestRestartGoesOnFromTheLog(t *testing.T) {
 	t.Run("when the backend is back already", func(t *testing.T) {
 		t.Parallel()
 		tg, rc, s, in := backendAway(t)
-		require.NoError(t, in.stop())
+		tg.stopCollector(t, in)
 		rc.down.Store(false)
 		s.start(t)
 		backendBack(t, tg, rc)
@@ -372,10 +372,10 @@ func TestRestartGoesOnFromTheLog(t *testing.T) {
 	t.Run("when the backend comes back later", func(t *testing.T) {
 		t.Parallel()
 		tg, rc, s, in := backendAway(t)
-		require.NoError(t, in.stop())
+		tg.stopCollector(t, in)
 		in = s.start(t)
 		scrapesOnce(t, tg, 4)
-		require.NoError(t, in.stop())
+		tg.stopCollector(t, in)
 		s.start(t)
 		scrapesOnce(t, tg, 4)
 		backendBack(t, tg, rc)
@@ -394,7 +394,7 @@ func TestRestartGoesOnFromTheLog(t *testing.T) {
 		require.NoError(t, err)
 		rc.down.Store(true)
 		scrapesOnce(t, tg, 2)
-		require.NoError(t, in.stop())
+		tg.stopCollector(t, in)
 		require.NoError(t, os.WriteFile(marks, before, 0o600))
 		s.start(t)
 		scrapesOnce(t, tg, 2)
@@ -403,7 +403,7 @@ func TestRestartGoesOnFromTheLog(t *testing.T) {
 	t.Run("with other settings", func(t *testing.T) {
 		t.Parallel()
 		tg, rc, s, in := backendAway(t)
-		require.NoError(t, in.stop())
+		tg.stopCollector(t, in)
 		s.start(t)
 		s.write(t, header+remoteWrite(rc, "  protobuf_message: io.prometheus.write.v2.Request")+scrapes(job("web", tg.addr())))
 		scrapesOnce(t, tg, 4)
@@ -416,10 +416,10 @@ func TestRestartGoesOnFromTheLog(t *testing.T) {
 		s := newSetup(t, header+remoteWrite(rc)+scrapes(job("web", tg.addr())))
 		in := s.start(t)
 		scrapesOnce(t, tg, 3)
-		require.NoError(t, in.stop())
+		tg.stopCollector(t, in)
 		in = s.start(t)
 		scrapesOnce(t, tg, 3)
-		rc.requireNothingLost(t)
+		rc.requireNothingLost(t, tg)
 		_, metrics := in.get("/metrics")
 		require.NotRegexp(t, `tocsin_collector_backlog_samples_dropped_total\{.*\} [1-9]`, metrics)
 	})
