@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 	"github.com/prometheus/prometheus/util/features"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/evaluator/remote"
@@ -171,11 +170,22 @@ func (e *Evaluator) options(w plan.Window) plan.Options {
 // the order of the queries. It returns when the slowest backend has answered,
 // or failed to within the timeout.
 func (e *Evaluator) Evaluate(ctx context.Context, ts time.Time, queries []Query) []Result {
-	batch := batch{queries: queries, options: e.instant(ts), lookback: time.Duration(e.cfg.LookbackDelta)}
+	b := batch{options: e.instant(ts), lookback: time.Duration(e.cfg.LookbackDelta)}
 	results := make([]Result, len(queries))
-	for i, o := range e.run(ctx, batch) {
-		results[i] = o.result(queries[i])
-		e.metrics.queries.WithLabelValues(outcomeLabel(results[i].Err)).Inc()
+	var indexes []int
+	for i, q := range queries {
+		if t := q.Expr.Type(); t != parser.ValueTypeVector && t != parser.ValueTypeScalar {
+			err := fmt.Errorf("the expression is a %s: a rule needs an instant vector or a scalar", parser.DocumentedType(t))
+			results[i].Err = &Error{Kind: KindUser, Query: q.Name, Err: err}
+			continue
+		}
+		b.queries, indexes = append(b.queries, q), append(indexes, i)
+	}
+	for n, o := range e.run(ctx, b) {
+		results[indexes[n]] = o.result(b.queries[n])
+	}
+	for _, r := range results {
+		e.metrics.queries.WithLabelValues(outcomeLabel(r.Err)).Inc()
 	}
 	return results
 }
@@ -203,7 +213,7 @@ type outcome struct {
 	raw string
 }
 
-// result makes a vector of an outcome.
+// result makes a vector of the outcome of a vector or scalar expression.
 func (o outcome) result(q Query) Result {
 	if o.err != nil {
 		return Result{Warnings: o.warnings, Err: classify(q.Name, o.err)}
@@ -214,8 +224,8 @@ func (o outcome) result(q Query) Result {
 	case promql.Scalar:
 		return Result{Vector: promql.Vector{{T: v.T, F: v.V}}, Warnings: o.warnings}
 	}
-	err := fmt.Errorf("the expression is a %s: a rule needs an instant vector or a scalar", parser.DocumentedType(o.value.Type()))
-	return Result{Warnings: o.warnings, Err: &Error{Kind: KindUser, Query: q.Name, Err: err}}
+	err := fmt.Errorf("the answer is a %s", parser.DocumentedType(o.value.Type()))
+	return Result{Warnings: o.warnings, Err: &Error{Kind: KindBackend, Query: q.Name, Err: err}}
 }
 
 // run plans a batch, asks the backends and merges the answers. Queries for
@@ -242,50 +252,72 @@ func (e *Evaluator) run(ctx context.Context, b batch) []outcome {
 	return outcomes
 }
 
-// once does all of run but the second attempt.
+// once does all of run but the second attempt. A query is merged as soon as
+// the backends that it needs have answered, so that one that is slow takes no
+// time from the others.
 func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
 	p := plan.New(b.queries, e.backends, b.options)
 	e.metrics.planned(p)
 	m := &merge{evaluator: e, batch: b, plan: p, answers: e.ask(ctx, p, b.lookback)}
 	outcomes := make([]outcome, len(b.queries))
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
+	permits := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var queries sync.WaitGroup
 	for i := range outcomes {
-		group.Go(func() error {
+		queries.Go(func() {
+			m.answers.wait(p.Queries[i].Fragments)
+			permits <- struct{}{}
+			defer func() { <-permits }()
 			outcomes[i] = m.query(ctx, i)
-			return nil
 		})
 	}
-	_ = group.Wait() // Nothing returns an error.
+	queries.Wait()
 	return outcomes
 }
 
-// ask sends every backend its fragments and returns the answers in the order
-// of the plan's fragments.
-func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, lookback time.Duration) []remote.Result {
-	answers := make([]remote.Result, len(p.Fragments))
+// answers are the results of a plan's fragments, in their order. Those of a
+// backend are there once its channel is closed.
+type answers struct {
+	plan    *plan.Plan
+	results []remote.Result
+	done    []chan struct{}
+}
+
+// wait returns when all of the given fragments are answered.
+func (a *answers) wait(fragments []int) {
+	for _, f := range fragments {
+		<-a.done[a.plan.Fragments[f].Backend]
+	}
+}
+
+// ask sends every backend its fragments. It does not wait for the answers,
+// which end with ctx at the latest.
+func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, lookback time.Duration) *answers {
+	a := &answers{plan: p, results: make([]remote.Result, len(p.Fragments)), done: make([]chan struct{}, len(e.backends))}
 	byBackend := make([][]int, len(e.backends))
 	for i, f := range p.Fragments {
 		byBackend[f.Backend] = append(byBackend[f.Backend], i)
 	}
-	var requests sync.WaitGroup
 	for b, indexes := range byBackend {
-		if len(indexes) == 0 {
-			continue
+		a.done[b] = make(chan struct{})
+		if len(indexes) > 0 {
+			go e.askOne(ctx, a, indexes, lookback)
 		}
-		requests.Go(func() {
-			fragments := make([]plan.Fragment, len(indexes))
-			for n, i := range indexes {
-				fragments[n] = p.Fragments[i]
-			}
-			began := time.Now()
-			results := e.clients[b].Execute(ctx, fragments, remote.Options{Lookback: lookback})
-			e.metrics.answered(e.backends[b].Name, results, time.Since(began))
-			for n, i := range indexes {
-				answers[i] = e.checked(p.Fragments[i], results[n])
-			}
-		})
 	}
-	requests.Wait()
-	return answers
+	return a
+}
+
+// askOne gets the answers to some fragments of one backend.
+func (e *Evaluator) askOne(ctx context.Context, a *answers, indexes []int, lookback time.Duration) {
+	fragments := make([]plan.Fragment, len(indexes))
+	for n, i := range indexes {
+		fragments[n] = a.plan.Fragments[i]
+	}
+	b := fragments[0].Backend
+	defer close(a.done[b])
+	began := time.Now()
+	results := e.clients[b].Execute(ctx, fragments, remote.Options{Lookback: lookback})
+	e.metrics.answered(e.backends[b].Name, results, time.Since(began))
+	for n, i := range indexes {
+		a.results[i] = e.checked(fragments[n], results[n])
+	}
 }

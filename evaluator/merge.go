@@ -75,7 +75,7 @@ type merge struct {
 	evaluator *Evaluator
 	batch     batch
 	plan      *plan.Plan
-	answers   []remote.Result
+	answers   *answers
 }
 
 func (m *merge) query(ctx context.Context, i int) outcome {
@@ -85,7 +85,7 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 	}
 	var o outcome
 	for _, f := range q.Fragments {
-		answer := m.answers[f]
+		answer := m.answers.results[f]
 		switch {
 		case errors.Is(answer.Err, remote.ErrHistogram):
 			return outcome{raw: rawJSONHistogram}
@@ -121,12 +121,12 @@ func leftOut(ws annotations.Annotations) bool {
 func (m *merge) direct(site int) (parser.Value, error) {
 	fragments := m.plan.Sites[site].Fragments
 	if len(fragments) == 1 {
-		return m.answers[fragments[0]].Value, nil
+		return m.answers.results[fragments[0]].Value, nil
 	}
 	var vector promql.Vector
 	var matrix promql.Matrix
 	for _, f := range fragments {
-		switch v := m.answers[f].Value.(type) {
+		switch v := m.answers.results[f].Value.(type) {
 		case promql.Vector:
 			vector = append(vector, v...)
 		case promql.Matrix:
@@ -141,7 +141,8 @@ func (m *merge) direct(site int) (parser.Value, error) {
 
 // local evaluates what is left of a query over sites and raw series.
 func (m *merge) local(ctx context.Context, q plan.QueryPlan, o outcome) outcome {
-	query, err := m.newQuery(ctx, q.Local.String())
+	data := &localData{merge: m}
+	query, err := m.newQuery(ctx, data, q.Local.String())
 	if err != nil {
 		o.err = err
 		return o
@@ -150,19 +151,23 @@ func (m *merge) local(ctx context.Context, q plan.QueryPlan, o outcome) outcome 
 	res := query.Exec(ctx)
 	o.warnings.Merge(res.Warnings)
 	o.err = res.Err
-	if res.Err == nil {
+	switch {
+	case res.Err == nil:
 		o.value = kept(res.Value)
+	case data.fault != nil:
+		// The engine's word for a late backend does not name it.
+		o.err = data.fault
 	}
 	return o
 }
 
-func (m *merge) newQuery(ctx context.Context, expr string) (promql.Query, error) {
+func (m *merge) newQuery(ctx context.Context, data *localData, expr string) (promql.Query, error) {
 	w := m.batch.options.Window
 	opts := promql.NewPrometheusQueryOpts(false, m.batch.lookback)
 	if w.Step == 0 {
-		return m.evaluator.local.NewInstantQuery(ctx, m, opts, expr, timestamp.Time(w.Start))
+		return m.evaluator.local.NewInstantQuery(ctx, data, opts, expr, timestamp.Time(w.Start))
 	}
-	return m.evaluator.local.NewRangeQuery(ctx, m, opts, expr, timestamp.Time(w.Start), timestamp.Time(w.End), time.Duration(w.Step)*time.Millisecond)
+	return m.evaluator.local.NewRangeQuery(ctx, data, opts, expr, timestamp.Time(w.Start), timestamp.Time(w.End), time.Duration(w.Step)*time.Millisecond)
 }
 
 // kept copies the part of a value that the engine takes back when the query
@@ -179,35 +184,48 @@ func kept(v parser.Value) parser.Value {
 	return c
 }
 
-// Querier implements storage.Queryable for local expressions.
-func (m *merge) Querier(mint, maxt int64) (storage.Querier, error) {
-	raw, err := m.evaluator.raw.Querier(mint, maxt)
-	return querier{raw, m}, err
+// localData is the storage of one local expression: sites and raw series.
+type localData struct {
+	merge *merge
+	// fault is the first error of fetching raw series. The engine selects
+	// from one goroutine.
+	fault error
 }
 
-type querier struct {
+// Querier implements storage.Queryable.
+func (d *localData) Querier(mint, maxt int64) (storage.Querier, error) {
+	raw, err := d.merge.evaluator.raw.Querier(mint, maxt)
+	return localQuerier{raw, d}, err
+}
+
+type localQuerier struct {
 	storage.Querier
-	merge *merge
+	data *localData
 }
 
 // Select implements storage.Querier.
-func (q querier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+func (q localQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	m := q.data.merge
 	if site, ok := plan.SiteOf(matchers); ok {
 		i, err := strconv.Atoi(site)
-		if err != nil || i < 0 || i >= len(q.merge.plan.Sites) {
+		if err != nil || i < 0 || i >= len(m.plan.Sites) {
 			return storage.ErrSeriesSet(&Error{Kind: KindInternal, Err: fmt.Errorf("site %q is not in the plan", site)})
 		}
-		return q.merge.site(q.merge.plan.Sites[i])
+		return m.site(m.plan.Sites[i])
 	}
-	q.merge.evaluator.metrics.selects.Inc()
-	return q.Querier.Select(ctx, sorted, hints, matchers...)
+	m.evaluator.metrics.selects.Inc()
+	set := q.Querier.Select(ctx, sorted, hints, matchers...)
+	if q.data.fault == nil {
+		q.data.fault = set.Err()
+	}
+	return set
 }
 
 // site presents the answers of a site as stored series.
 func (m *merge) site(s plan.Site) storage.SeriesSet {
 	var list []promql.Series
 	for _, f := range s.Fragments {
-		list = append(list, seriesOf(m.answers[f].Value, s.Window)...)
+		list = append(list, seriesOf(m.answers.results[f].Value, s.Window)...)
 	}
 	slices.SortFunc(list, func(a, b promql.Series) int { return labels.Compare(a.Metric, b.Metric) })
 	return &seriesSet{list: list}

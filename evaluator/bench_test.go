@@ -1,0 +1,85 @@
+package evaluator_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/evaluator"
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+)
+
+func packQueries(b *testing.B, pack string) []evaluator.Query {
+	var queries []evaluator.Query
+	for _, e := range packExpressions(b)[pack] {
+		queries = append(queries, evaluator.Query{Expr: mustParse(b, e)})
+	}
+	return queries
+}
+
+// BenchmarkPlan plans a real rule pack as one batch over three partitions.
+func BenchmarkPlan(b *testing.B) {
+	queries := packQueries(b, "kube-prometheus")
+	for _, virtual := range []bool{false, true} {
+		b.Run(fmt.Sprintf("virtual=%t", virtual), func(b *testing.B) {
+			var backends []plan.Backend
+			for _, p := range partitions {
+				backends = append(backends, plan.Backend{Name: p.name, Partition: labels.FromStrings("cluster", p.cluster), Virtual: virtual})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				plan.New(queries, backends, plan.Options{SubqueryStep: time.Minute})
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(queries)), "us/query")
+		})
+	}
+}
+
+// BenchmarkEvaluatePack evaluates a real rule pack end to end, backends
+// included.
+func BenchmarkEvaluatePack(b *testing.B) {
+	queries := packQueries(b, "kube-prometheus")
+	v := vocabulary{}
+	for _, q := range queries {
+		v.add(q.Expr)
+	}
+	for _, m := range modes {
+		b.Run(string(m), func(b *testing.B) {
+			f := newFleet(b, m, v.series(rand.New(rand.NewPCG(7, 7))))
+			b.ReportAllocs()
+			for b.Loop() {
+				f.evaluator.Evaluate(context.Background(), slot, queries)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(queries)), "us/query")
+		})
+	}
+}
+
+// BenchmarkMerge is dominated by what happens after the answers are here.
+func BenchmarkMerge(b *testing.B) {
+	var series []promql.Series
+	for _, p := range partitions {
+		for i := range 3000 {
+			ls := labels.FromMap(map[string]string{"cluster": p.cluster, "instance": fmt.Sprint(i), "job": fmt.Sprint(i % 50)}).WithoutEmpty()
+			for _, name := range []string{"x", "y"} {
+				series = append(series, named(ls, name, []promql.FPoint{{T: slot.UnixMilli(), F: float64(i)}}))
+			}
+		}
+	}
+	f := newFleet(b, overNative, series)
+	for _, expr := range []string{`sum by (job) (x)`, `x`, `quantile by (job) (0.9, x)`, `x / on (instance, cluster, job) (y * 2 or z)`, `sum by (instance) (x) / sum by (instance) (y)`} {
+		b.Run(expr, func(b *testing.B) {
+			queries := []evaluator.Query{{Expr: mustParse(b, expr)}}
+			b.ReportAllocs()
+			for b.Loop() {
+				require.NoError(b, f.evaluator.Evaluate(context.Background(), slot, queries)[0].Err)
+			}
+		})
+	}
+}
