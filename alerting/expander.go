@@ -38,8 +38,7 @@ type ExpanderConfig struct {
 }
 
 // NewExpander returns an expander with all of Prometheus' template functions.
-// It is not safe for concurrent use, and lives as long as ctx, which bounds the
-// queries of templates.
+// It is safe for concurrent use if Query is. Queries of templates end with ctx.
 func NewExpander(ctx context.Context, cfg ExpanderConfig) alert.Expander {
 	externalLabels := cfg.ExternalLabels.Map()
 	expand := func(text string, sample promql.Sample) (string, error) {

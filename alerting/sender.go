@@ -146,7 +146,7 @@ func (s *Sender) Run(ctx context.Context) error {
 	deadline := time.AfterFunc(s.cfg.DrainTimeout, cancel)
 	defer deadline.Stop()
 	s.running.Wait()
-	s.countLeft()
+	s.close()
 	return nil
 }
 
@@ -171,8 +171,8 @@ func (s *Sender) start(launch func(*alertmanager)) {
 	s.launch = launch
 }
 
-// countLeft counts what could not be delivered before the end.
-func (s *Sender) countLeft() {
+// close counts what could not be delivered before the end.
+func (s *Sender) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, set := range s.sets {
@@ -184,6 +184,7 @@ func (s *Sender) countLeft() {
 		if n := set.backlog.len(); n > 0 {
 			s.logger.Warn("stopped with notifications undelivered, no alertmanager was discovered", "dropped", n)
 		}
+		set.route.Load().client.CloseIdleConnections()
 	}
 }
 

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,8 +16,9 @@ import (
 const encodingVersion = 1
 
 type encodedState struct {
-	Version int            `json:"version"`
-	Alerts  []encodedAlert `json:"alerts,omitempty"`
+	Version  int            `json:"version"`
+	Alerts   []encodedAlert `json:"alerts,omitempty"`
+	Restored []encodedAlert `json:"restored,omitempty"`
 }
 
 // encodedAlert holds times as nanoseconds since 1970, 0 for none, and the value
@@ -36,22 +38,11 @@ type encodedAlert struct {
 
 // MarshalJSON encodes the state. Equal states have equal encodings.
 func (s State) MarshalJSON() ([]byte, error) {
-	enc := encodedState{Version: encodingVersion, Alerts: make([]encodedAlert, len(s.alerts))}
-	for i, a := range s.alerts {
-		enc.Alerts[i] = encodedAlert{
-			Labels:          a.Labels,
-			Annotations:     a.Annotations,
-			Status:          a.Status.String(),
-			Value:           formatValue(a.Value),
-			ActiveAt:        encodeTime(a.ActiveAt),
-			FiredAt:         encodeTime(a.FiredAt),
-			ResolvedAt:      encodeTime(a.ResolvedAt),
-			KeepFiringSince: encodeTime(a.KeepFiringSince),
-			LastSentAt:      encodeTime(a.LastSentAt),
-			ValidUntil:      encodeTime(a.ValidUntil),
-		}
-	}
-	return json.Marshal(enc)
+	return json.Marshal(encodedState{
+		Version:  encodingVersion,
+		Alerts:   encodeAlerts(s.alerts),
+		Restored: encodeAlerts(s.restored),
+	})
 }
 
 // UnmarshalJSON decodes what MarshalJSON encoded, on this member or another. It
@@ -64,20 +55,54 @@ func (s *State) UnmarshalJSON(b []byte) error {
 	if enc.Version != encodingVersion {
 		return fmt.Errorf("decode alert state: version %d is unknown, this member reads version %d", enc.Version, encodingVersion)
 	}
-	alerts := make([]Alert, len(enc.Alerts))
-	for i, e := range enc.Alerts {
+	alerts, err := decodeAlerts(enc.Alerts)
+	if err != nil {
+		return fmt.Errorf("decode alert state: %w", err)
+	}
+	restored, err := decodeAlerts(enc.Restored)
+	if err != nil {
+		return fmt.Errorf("decode alert state: restored: %w", err)
+	}
+	if len(alerts) > 0 && len(restored) > 0 {
+		return errors.New("decode alert state: it has both alerts and restored alerts")
+	}
+	*s = State{alerts: alerts, restored: restored}
+	return nil
+}
+
+func encodeAlerts(alerts []Alert) []encodedAlert {
+	encoded := make([]encodedAlert, len(alerts))
+	for i, a := range alerts {
+		encoded[i] = encodedAlert{
+			Labels:          a.Labels,
+			Annotations:     a.Annotations,
+			Status:          a.Status.String(),
+			Value:           formatValue(a.Value),
+			ActiveAt:        encodeTime(a.ActiveAt),
+			FiredAt:         encodeTime(a.FiredAt),
+			ResolvedAt:      encodeTime(a.ResolvedAt),
+			KeepFiringSince: encodeTime(a.KeepFiringSince),
+			LastSentAt:      encodeTime(a.LastSentAt),
+			ValidUntil:      encodeTime(a.ValidUntil),
+		}
+	}
+	return encoded
+}
+
+func decodeAlerts(encoded []encodedAlert) ([]Alert, error) {
+	alerts := make([]Alert, len(encoded))
+	for i, e := range encoded {
 		a, err := e.decode()
 		if err != nil {
-			return fmt.Errorf("decode alert state: alert %s: %w", e.Labels, err)
+			return nil, fmt.Errorf("alert %s: %w", e.Labels, err)
 		}
 		alerts[i] = a
 	}
 	sortAlerts(alerts)
 	if lset, found := duplicate(alerts); found {
-		return fmt.Errorf("decode alert state: alert %s is there twice", lset)
+		return nil, fmt.Errorf("alert %s is there twice", lset)
 	}
-	s.alerts = alerts
-	return nil
+	return alerts, nil
 }
 
 func (e encodedAlert) decode() (Alert, error) {

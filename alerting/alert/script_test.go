@@ -1,6 +1,7 @@
 package alert_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func expander(name string, slot time.Time) alert.Expander {
 			ExternalLabels: labels.FromStrings("fleet", "test"),
 			ExternalURL:    &url.URL{Scheme: "http", Host: "tocsin.example"},
 		}
-		return alerting.NewExpander(nil, cfg)(text, sample) //nolint:staticcheck // No template here queries.
+		return alerting.NewExpander(context.Background(), cfg)(text, sample)
 	}
 }
 

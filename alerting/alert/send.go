@@ -45,7 +45,7 @@ func (n Notification) String() string {
 // a notification stands from there. It is called after a failed evaluation too.
 func ToSend(rule Rule, state State, at time.Time) ([]Notification, State) {
 	var due []Notification
-	next := State{alerts: slices.Clone(state.alerts)}
+	next := State{alerts: slices.Clone(state.alerts), restored: state.restored}
 	for i := range next.alerts {
 		a := &next.alerts[i]
 		if !owed(*a, at, rule.ResendDelay) {

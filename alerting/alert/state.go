@@ -57,6 +57,9 @@ type Alert struct {
 type State struct {
 	// alerts is sorted by labels, which are unique.
 	alerts []Alert
+	// restored are alerts that await their confirmation by the first step; they
+	// are sorted as well. There are none together with alerts.
+	restored []Alert
 }
 
 // Alerts returns the alerts, resolved ones included, sorted by labels.
@@ -82,9 +85,13 @@ func (s State) Count(status Status) int {
 	return n
 }
 
-// String lists the alerts, one a line, with all that is set.
+// String lists the alerts, one a line, with all that is set. It begins with
+// those that were restored and not yet seen.
 func (s State) String() string {
 	var b strings.Builder
+	for _, a := range s.restored {
+		fmt.Fprintf(&b, "restored %s\n", a)
+	}
 	for _, a := range s.alerts {
 		b.WriteString(a.String())
 		b.WriteByte('\n')

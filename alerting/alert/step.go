@@ -3,6 +3,7 @@ package alert
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +38,7 @@ func Step(rule Rule, state State, slot time.Time, vector promql.Vector, expand E
 	if lset, found := duplicate(seen); found {
 		return unchanged, fmt.Errorf("alert %q, labels %s: %w", rule.Name, lset, ErrDuplicate)
 	}
-	next := State{alerts: advance(rule, state.alerts, seen, slot)}
+	next := State{alerts: advance(rule, state.known(seen), seen, slot)}
 	if n := next.Count(Pending) + next.Count(Firing); rule.Limit > 0 && n > rule.Limit {
 		return unchanged, fmt.Errorf("alert %q has %d alerts, its group's limit is %d: %w", rule.Name, n, rule.Limit, ErrLimit)
 	}
@@ -94,6 +95,23 @@ func (t *texts) annotations(rule Rule, sample promql.Sample) labels.Labels {
 	rule.Annotations.Range(func(l labels.Label) { b.Add(l.Name, t.text(l.Value, sample)) })
 	return b.Labels()
 }
+
+// known are the alerts that there were: those of the last step or, in the first
+// after a restoration, the restored ones whose condition holds.
+func (s State) known(seen []Alert) []Alert {
+	if len(s.restored) == 0 {
+		return s.alerts
+	}
+	var confirmed []Alert
+	for _, a := range s.restored {
+		if _, found := slices.BinarySearchFunc(seen, a.Labels, compareLabels); found {
+			confirmed = append(confirmed, a)
+		}
+	}
+	return confirmed
+}
+
+func compareLabels(a Alert, lset labels.Labels) int { return labels.Compare(a.Labels, lset) }
 
 // advance merges the alerts there were with those whose condition holds now;
 // both are sorted by labels, and so is the outcome.
