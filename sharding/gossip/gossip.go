@@ -78,9 +78,9 @@ const (
 	// memberlist's default. Of ten members, one in 700 news would else miss
 	// somebody until the next exchange of everything (pushPullInterval).
 	retransmitMult = 8
-	streamTimeout    = 2 * time.Second
-	publishTimeout   = time.Second
-	leaveTimeout     = 2 * time.Second
+	streamTimeout  = 2 * time.Second
+	publishTimeout = time.Second
+	leaveTimeout   = 2 * time.Second
 )
 
 // Cluster is this member's connection to the others.

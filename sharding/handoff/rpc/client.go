@@ -4,139 +4,192 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	clusterv1 "github.com/tocsin-rules/tocsin/proto/cluster/v1"
 	"github.com/tocsin-rules/tocsin/proto/transport"
-	"github.com/tocsin-rules/tocsin/sharding"
 	"github.com/tocsin-rules/tocsin/sharding/handoff"
 )
 
+// How long a request may take, unless its context ends sooner.
 const (
-	// keepaliveTime finds out about members that are gone without a word.
-	keepaliveTime = 20 * time.Second
-	// checkpointBytes is the size of state beyond which a checkpoint is split.
-	checkpointBytes = maxMessageBytes / 4
+	// ClaimDeadline is longer than an answer waits for slots in progress
+	// (handoff.Config.AnswerTimeout).
+	ClaimDeadline      = 3 * time.Second
+	CheckpointDeadline = 5 * time.Second
+	StatusDeadline     = 3 * time.Second
+
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 3 * time.Second
 )
 
-// ClientConfig says who asks and how connections are secured.
+// ClientConfig says who this member is and how it reaches others.
 type ClientConfig struct {
-	// Self is the name of this member.
-	Self      string
+	// Member is this member's name.
+	Member string
+	// Transport secures the connections.
 	Transport transport.Config
 }
 
-// Client asks other members, over one connection to each.
+// Client asks other members, with one connection for each address.
 type Client struct {
-	cfg ClientConfig
+	cfg      ClientConfig
+	requests *prometheus.CounterVec
 
 	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn // by address
+	conns map[string]*grpc.ClientConn // nil once closed
 }
+
+// ErrClosed is returned by a client after Close.
+var ErrClosed = errors.New("client for other members is closed")
 
 // NewClient returns a client without connections.
-func NewClient(cfg ClientConfig) *Client {
-	return &Client{cfg: cfg, conns: map[string]*grpc.ClientConn{}}
+func NewClient(cfg ClientConfig, reg prometheus.Registerer) *Client {
+	return &Client{
+		cfg:   cfg,
+		conns: map[string]*grpc.ClientConn{},
+		requests: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_cluster_rpc_client_requests_total",
+			Help: "Requests to other members, by method and gRPC code.",
+		}, []string{"method", "code"}),
+	}
 }
 
-// Claim asks a member for groups that this one owns now.
-func (c *Client) Claim(ctx context.Context, to sharding.Member, keys []string) ([]handoff.GroupState, error) {
-	service, err := c.service(to)
+// Claim asks the member at address for groups and returns a state for each one
+// that it doesn't run.
+func (c *Client) Claim(ctx context.Context, address string, keys []string) ([]handoff.GroupState, error) {
+	ctx, cancel := context.WithTimeout(ctx, ClaimDeadline)
+	defer cancel()
+	cluster, err := c.cluster(address)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := service.Claim(ctx, &clusterv1.ClaimRequest{Member: c.cfg.Self, GroupKeys: keys})
+	resp, err := cluster.Claim(ctx, &clusterv1.ClaimRequest{Member: c.cfg.Member, GroupKeys: keys})
 	if err != nil {
-		return nil, fmt.Errorf("claim from member %q: %w", to.Name, err)
+		return nil, fmt.Errorf("claim %d groups from %s: %w", len(keys), address, err)
 	}
-	return decode(resp.GetGroups()), nil
+	return fromProto(resp.GetGroups()), nil
 }
 
-// Checkpoint leaves states with a member.
-func (c *Client) Checkpoint(ctx context.Context, to sharding.Member, states []handoff.GroupState) error {
-	service, err := c.service(to)
+// Checkpoint leaves states with the member at address, in as many messages as
+// they need. What can be sent is sent, also if an error is returned for a state
+// that is too large.
+func (c *Client) Checkpoint(ctx context.Context, address string, states []handoff.GroupState) error {
+	ctx, cancel := context.WithTimeout(ctx, CheckpointDeadline)
+	defer cancel()
+	cluster, err := c.cluster(address)
 	if err != nil {
 		return err
 	}
-	for len(states) > 0 {
-		n := prefix(states)
-		_, err := service.Checkpoint(ctx, &clusterv1.CheckpointRequest{Member: c.cfg.Self, Groups: encode(states[:n])})
-		if err != nil {
-			return fmt.Errorf("checkpoint to member %q: %w", to.Name, err)
-		}
-		states = states[n:]
-	}
-	return nil
-}
-
-// prefix is how many of the states go into one message, at least one.
-func prefix(states []handoff.GroupState) int {
-	size := 0
-	for i, s := range states {
-		size += len(s.Key) + len(s.Data)
-		if size > checkpointBytes && i > 0 {
-			return i
+	split, tooLarge := batches(states)
+	for _, batch := range split {
+		req := &clusterv1.CheckpointRequest{Member: c.cfg.Member, Groups: toProto(batch)}
+		if _, err := cluster.Checkpoint(ctx, req); err != nil {
+			return errors.Join(fmt.Errorf("leave checkpoints with %s: %w", address, err), tooLarge)
 		}
 	}
-	return len(states)
+	return tooLarge
 }
 
-// Status asks a member what it alone knows.
-func (c *Client) Status(ctx context.Context, of sharding.Member) ([]byte, error) {
-	service, err := c.service(of)
+// Status asks the member at address for its name and the groups that it owns,
+// a JSON array in the shape of Prometheus' /api/v1/rules.
+func (c *Client) Status(ctx context.Context, address string) (member string, groups []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, StatusDeadline)
+	defer cancel()
+	cluster, err := c.cluster(address)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	resp, err := service.Status(ctx, &clusterv1.StatusRequest{})
+	resp, err := cluster.Status(ctx, &clusterv1.StatusRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("status of member %q: %w", of.Name, err)
+		return "", nil, fmt.Errorf("ask %s for its status: %w", address, err)
 	}
-	return resp.GetGroupsJson(), nil
+	return resp.GetMember(), resp.GetGroupsJson(), nil
 }
 
-// Keep closes connections to addresses that no member of the view has.
-func (c *Client) Keep(v sharding.View) error {
-	known := map[string]bool{}
-	for _, m := range v.Members() {
-		known[m.GRPCAddress] = true
-	}
+// Keep closes the connections to all other addresses: those of members that
+// have left.
+func (c *Client) Keep(addresses []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var errs []error
-	for address, conn := range c.conns {
-		if !known[address] {
-			delete(c.conns, address)
-			errs = append(errs, conn.Close())
+	maps.DeleteFunc(c.conns, func(address string, conn *grpc.ClientConn) bool {
+		gone := !slices.Contains(addresses, address)
+		if gone {
+			conn.Close()
 		}
-	}
-	return errors.Join(errs...)
+		return gone
+	})
 }
 
-// Close ends all connections.
-func (c *Client) Close() error { return c.Keep(sharding.View{}) }
-
-func (c *Client) service(m sharding.Member) (clusterv1.ClusterClient, error) {
+// Close ends all connections, and the client.
+func (c *Client) Close() {
+	c.Keep(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	conn, ok := c.conns[m.GRPCAddress]
+	c.conns = nil
+}
+
+func (c *Client) cluster(address string) (clusterv1.ClusterClient, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conns == nil {
+		return nil, ErrClosed
+	}
+	conn, ok := c.conns[address]
 	if !ok {
-		creds, err := c.cfg.Transport.Client()
-		if err != nil {
-			return nil, err
+		var err error
+		if conn, err = c.dial(address); err != nil {
+			return nil, fmt.Errorf("connect to member at %q: %w", address, err)
 		}
-		conn, err = grpc.NewClient("passthrough:///"+m.GRPCAddress,
-			grpc.WithTransportCredentials(creds),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, PermitWithoutStream: true}),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
-		)
-		if err != nil {
-			return nil, fmt.Errorf("connect to member %q at %q: %w", m.Name, m.GRPCAddress, err)
-		}
-		c.conns[m.GRPCAddress] = conn
+		c.conns[address] = conn
 	}
 	return clusterv1.NewClusterClient(conn), nil
 }
+
+// dial prepares a connection, which is made with the first request. A member
+// that restarts is found again within a second.
+func (c *Client) dial(address string) (*grpc.ClientConn, error) {
+	if err := c.cfg.Transport.Validate(address); err != nil {
+		return nil, err
+	}
+	creds, err := c.cfg.Transport.Client()
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(maxMessageBytes),
+			grpc.MaxCallSendMsgSize(maxMessageBytes),
+		),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: ClaimDeadline,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: keepaliveTime, Timeout: keepaliveTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithUnaryInterceptor(c.observe),
+	)
+}
+
+func (c *Client) observe(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	c.requests.WithLabelValues(methodName(method), status.Code(err).String()).Inc()
+	return err
+}
+
+// methodName is the last part of "/package.Service/Method".
+func methodName(full string) string { return full[strings.LastIndexByte(full, '/')+1:] }

@@ -1,14 +1,7 @@
-// Package rpc carries what members say to each other directly: claims,
-// checkpoints and status, over gRPC with mutual TLS (proto/cluster).
-//
-// It decides nothing: the server passes requests to a Handler, the client to
-// another member. Messages, keys and concurrent streams are bounded. Servers
-// and clients are safe for concurrent use.
 package rpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,64 +20,83 @@ import (
 )
 
 const (
-	// maxMessageBytes bounds a message; senders split what is larger.
-	maxMessageBytes = 64 << 20
-	// maxStreams bounds the requests that one connection has in progress.
+	// stopTimeout bounds how long requests in flight hold up a stop. Answers
+	// to claims of a member that drains are among them.
+	stopTimeout = 3 * time.Second
+	// maxStreams bounds the requests of one other member at a time.
 	maxStreams = 64
-	// maxKeys bounds the groups of one claim, maxKeyBytes one key.
-	maxKeys     = 200_000
-	maxKeyBytes = 4096
-	stopTimeout = time.Second
+	// keepaliveMin is how often a client may ping, at most.
+	keepaliveMin = 5 * time.Second
 )
 
-// Handler answers other members.
+// Handler is what a member does with requests of others. Its methods are
+// called concurrently and end with their context.
 type Handler interface {
-	// Claim gives up the groups that another member owns now and answers with
-	// their states.
+	// Claim returns a state for each group that this member does not run and
+	// is not about to: of handoff.Answer, to a handoff.ClaimReceived.
 	Claim(ctx context.Context, from string, keys []string) ([]handoff.GroupState, error)
-	// Checkpoint keeps states for the case that from dies.
+	// Checkpoint takes states of another member: a handoff.CheckpointReceived.
 	Checkpoint(ctx context.Context, from string, states []handoff.GroupState) error
-	// Status is what this member alone knows: its groups, as JSON.
+	// Status returns the groups that this member owns, as a JSON array in the
+	// shape of Prometheus' /api/v1/rules.
 	Status(ctx context.Context) ([]byte, error)
 }
 
-// ServerConfig says where to listen and how connections are secured.
+// ServerConfig says who this member is and where it listens.
 type ServerConfig struct {
-	// Self is the name of this member.
-	Self          string
+	// Member is this member's name.
+	Member string
+	// ListenAddress is "host:port".
 	ListenAddress string
-	Transport     transport.Config
+	// Transport secures the port.
+	Transport transport.Config
 }
 
 // Server answers other members.
 type Server struct {
 	clusterv1.UnimplementedClusterServer
+
 	cfg      ServerConfig
 	handler  Handler
 	logger   *slog.Logger
-	requests *prometheus.CounterVec
 	listener net.Listener
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	oversize prometheus.Counter
 }
 
-// NewServer returns a server that does not listen yet.
-func NewServer(cfg ServerConfig, h Handler, logger *slog.Logger, reg prometheus.Registerer) (*Server, error) {
-	if err := cfg.Transport.Validate(cfg.ListenAddress); err != nil {
-		return nil, fmt.Errorf("cluster gRPC: %w", err)
+// NewServer returns a server for the handler. It opens no port.
+func NewServer(cfg ServerConfig, h Handler, logger *slog.Logger, reg prometheus.Registerer) *Server {
+	f := promauto.With(reg)
+	return &Server{
+		cfg:     cfg,
+		handler: h,
+		logger:  logger,
+		requests: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_cluster_rpc_requests_total",
+			Help: "Requests of other members, by method and gRPC code.",
+		}, []string{"method", "code"}),
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tocsin_cluster_rpc_duration_seconds",
+			Help:    "How long requests of other members took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 7),
+		}, []string{"method"}),
+		oversize: f.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_cluster_oversize_states_total",
+			Help: "Group states given up at a claim, because no message could carry them.",
+		}),
 	}
-	s := &Server{cfg: cfg, handler: h, logger: logger}
-	s.requests = promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
-		Name: "tocsin_cluster_requests_total",
-		Help: "Requests of other members, by method and outcome.",
-	}, []string{"method", "code"})
-	return s, nil
 }
 
-// Listen opens the port, so that a taken one is reported before anything else
-// starts.
+// Listen opens the port, so that Addr is known and a taken port or bad
+// certificates are reported before anything else starts.
 func (s *Server) Listen() error {
+	if err := s.cfg.Transport.Validate(s.cfg.ListenAddress); err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", s.cfg.ListenAddress)
 	if err != nil {
-		return fmt.Errorf("listen for members on %q: %w", s.cfg.ListenAddress, err)
+		return fmt.Errorf("listen for other members on %q: %w", s.cfg.ListenAddress, err)
 	}
 	s.listener = l
 	return nil
@@ -93,7 +105,7 @@ func (s *Server) Listen() error {
 // Addr is the address that the server listens on after Listen.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Run serves until ctx ends, then lets requests in progress finish for a short
+// Run serves until ctx ends, then lets requests in flight finish for a short
 // while.
 func (s *Server) Run(ctx context.Context) error {
 	srv := grpc.NewServer(
@@ -101,94 +113,102 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxSendMsgSize(maxMessageBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveTime / 2, PermitWithoutStream: true}),
-		grpc.UnaryInterceptor(s.count),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
+		grpc.UnaryInterceptor(s.observe),
 	)
 	clusterv1.RegisterClusterServer(srv, s)
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(s.listener) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve members on %q: %w", s.cfg.ListenAddress, err)
-	case <-ctx.Done():
+	stopped := context.AfterFunc(ctx, func() {
+		hard := time.AfterFunc(stopTimeout, srv.Stop)
+		defer hard.Stop()
+		srv.GracefulStop()
+	})
+	defer stopped()
+	if err := srv.Serve(s.listener); err != nil {
+		return fmt.Errorf("serve other members on %q: %w", s.cfg.ListenAddress, err)
 	}
-	bound := time.AfterFunc(stopTimeout, srv.Stop)
-	defer bound.Stop()
-	srv.GracefulStop()
 	return nil
 }
 
-func (s *Server) count(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (s *Server) observe(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	start := time.Now()
 	resp, err := next(ctx, req)
-	s.requests.WithLabelValues(info.FullMethod, status.Code(err).String()).Inc()
+	method := methodName(info.FullMethod)
+	s.duration.WithLabelValues(method).Observe(time.Since(start).Seconds())
+	s.requests.WithLabelValues(method, status.Code(err).String()).Inc()
 	return resp, err
 }
 
-// Claim implements the service.
+// Claim is the Cluster service's.
 func (s *Server) Claim(ctx context.Context, req *clusterv1.ClaimRequest) (*clusterv1.ClaimResponse, error) {
-	if err := checkKeys(req.GetGroupKeys()); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+	if err := check(req.GetMember(), len(req.GetGroupKeys()), maxKeys); err != nil {
+		return nil, err
 	}
 	states, err := s.handler.Claim(ctx, req.GetMember(), req.GetGroupKeys())
 	if err != nil {
-		return nil, status.FromContextError(err).Err()
+		return nil, asStatus(err)
 	}
-	return &clusterv1.ClaimResponse{Groups: encode(states)}, nil
+	return &clusterv1.ClaimResponse{Groups: toProto(s.fit(states, req.GetMember()))}, nil
 }
 
-// Checkpoint implements the service.
-func (s *Server) Checkpoint(ctx context.Context, req *clusterv1.CheckpointRequest) (*clusterv1.CheckpointResponse, error) {
-	states := decode(req.GetGroups())
-	for _, st := range states {
-		if err := checkKeys([]string{st.Key}); err != nil {
-			return nil, status.Error(codes.InvalidArgument, err.Error())
+// fit leaves out what one message can't carry. A state that none can carry is
+// given up: its group is released with nothing known, so that the claimant
+// recovers it from the backend.
+func (s *Server) fit(states []handoff.GroupState, member string) []handoff.GroupState {
+	var fitting []handoff.GroupState
+	size := 0
+	for _, state := range states {
+		n := stateBytes(state)
+		if n > maxAnswerBytes {
+			s.oversize.Inc()
+			s.logger.Error("group state too large to hand over", "group", state.Key, "member", member, "bytes", n, "limit", maxAnswerBytes)
+			state, n = handoff.GroupState{Key: state.Key}, stateBytes(handoff.GroupState{Key: state.Key})
+		}
+		if size+n <= maxAnswerBytes {
+			fitting = append(fitting, state)
+			size += n
 		}
 	}
-	if err := s.handler.Checkpoint(ctx, req.GetMember(), states); err != nil {
-		return nil, status.FromContextError(err).Err()
+	return fitting
+}
+
+// Checkpoint is the Cluster service's.
+func (s *Server) Checkpoint(ctx context.Context, req *clusterv1.CheckpointRequest) (*clusterv1.CheckpointResponse, error) {
+	if err := check(req.GetMember(), len(req.GetGroups()), maxStates); err != nil {
+		return nil, err
+	}
+	if err := s.handler.Checkpoint(ctx, req.GetMember(), fromProto(req.GetGroups())); err != nil {
+		return nil, asStatus(err)
 	}
 	return &clusterv1.CheckpointResponse{}, nil
 }
 
-// Status implements the service.
+// Status is the Cluster service's.
 func (s *Server) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
-	body, err := s.handler.Status(ctx)
+	groups, err := s.handler.Status(ctx)
 	if err != nil {
-		return nil, status.FromContextError(err).Err()
+		return nil, asStatus(err)
 	}
-	return &clusterv1.StatusResponse{Member: s.cfg.Self, GroupsJson: body}, nil
+	return &clusterv1.StatusResponse{Member: s.cfg.Member, GroupsJson: groups}, nil
 }
 
-func checkKeys(keys []string) error {
-	if len(keys) > maxKeys {
-		return fmt.Errorf("%d groups in one message, the limit is %d", len(keys), maxKeys)
+func check(member string, groups, limit int) error {
+	if member == "" {
+		return status.Error(codes.InvalidArgument, "request without the name of the member")
 	}
-	for _, k := range keys {
-		if k == "" || len(k) > maxKeyBytes {
-			return errors.New("a group key is empty or longer than the limit")
-		}
+	if groups > limit {
+		return status.Errorf(codes.ResourceExhausted, "request for %d groups: at most %d are taken", groups, limit)
 	}
 	return nil
 }
 
-func encode(states []handoff.GroupState) []*clusterv1.GroupState {
-	out := make([]*clusterv1.GroupState, len(states))
-	for i, s := range states {
-		out[i] = &clusterv1.GroupState{GroupKey: s.Key, State: s.Data, StateVersion: s.Version}
-		if !s.CommittedSlot.IsZero() {
-			out[i].CommittedSlotMs = s.CommittedSlot.UnixMilli()
-		}
+// asStatus keeps the code of context errors and of statuses; the rest is
+// internal.
+func asStatus(err error) error {
+	if s := status.FromContextError(err); s.Code() != codes.Unknown {
+		return s.Err()
 	}
-	return out
-}
-
-func decode(states []*clusterv1.GroupState) []handoff.GroupState {
-	out := make([]handoff.GroupState, len(states))
-	for i, s := range states {
-		out[i] = handoff.GroupState{Key: s.GetGroupKey(), Data: s.GetState(), Version: s.GetStateVersion()}
-		if ms := s.GetCommittedSlotMs(); ms != 0 {
-			out[i].CommittedSlot = time.UnixMilli(ms).UTC()
-		}
+	if s, ok := status.FromError(err); ok {
+		return s.Err()
 	}
-	return out
+	return status.Error(codes.Internal, err.Error())
 }
