@@ -40,6 +40,11 @@ type backendFile struct {
 	Virtual         bool              `yaml:"virtual,omitempty"`
 	URL             string            `yaml:"url"`
 	GRPC            *grpcFile         `yaml:"grpc,omitempty"`
+	HTTPClient      *httpClientFile   `yaml:"http_client_config,omitempty"`
+}
+
+type httpClientFile struct {
+	BasicAuth *basicAuthFile `yaml:"basic_auth"`
 }
 
 type grpcFile struct {
@@ -92,6 +97,7 @@ type scrapeFile struct {
 
 type remoteWriteFile struct {
 	URL         string            `yaml:"url"`
+	BasicAuth   *basicAuthFile    `yaml:"basic_auth,omitempty"`
 	QueueConfig map[string]string `yaml:"queue_config"`
 }
 
@@ -137,12 +143,14 @@ func (l layout) evaluatorFile(d dirs) evaluatorFile {
 
 func (l layout) backendFiles(d dirs) []backendFile {
 	if l.single != nil {
-		return []backendFile{{Name: "default", URL: l.single.String()}}
+		return []backendFile{existingBackend("default", l.single)}
 	}
 	var all []backendFile
 	if l.named != nil {
 		for _, c := range l.clusters {
-			all = append(all, backendFile{Name: c, PartitionLabels: partition(c), Virtual: true, URL: l.named[c].String()})
+			b := existingBackend(c, l.named[c])
+			b.PartitionLabels, b.Virtual = partition(c), true
+			all = append(all, b)
 		}
 	}
 	for _, s := range l.stores() {
@@ -152,6 +160,22 @@ func (l layout) backendFiles(d dirs) []backendFile {
 		})
 	}
 	return all
+}
+
+// existingBackend is a server of the user's.
+func existingBackend(name string, u *url.URL) backendFile {
+	b := backendFile{Name: name, URL: withoutUser(u)}
+	if auth := basicAuth(u); auth != nil {
+		b.HTTPClient = &httpClientFile{BasicAuth: auth}
+	}
+	return b
+}
+
+// withoutUser returns a URL that may be logged; basicAuth has the rest.
+func withoutUser(u *url.URL) string {
+	bare := *u
+	bare.User = nil
+	return bare.String()
 }
 
 // partition returns the partition labels of a cluster's backend; those of the
@@ -186,10 +210,12 @@ func basicAuth(u *url.URL) *basicAuthFile {
 // server of the user's: its series lack the label, and those that are added
 // must be like the others.
 func (l layout) collectorFile(cluster string) collectorFile {
+	target := l.backendURL(cluster)
 	f := collectorFile{
 		Global: collectorGlobal{ScrapeInterval: scrapeInterval},
 		RemoteWrite: []remoteWriteFile{{
-			URL:         l.backendURL(cluster).JoinPath("api/v1/write").String(),
+			URL:         withoutUser(target.JoinPath("api/v1/write")),
+			BasicAuth:   basicAuth(target),
 			QueueConfig: map[string]string{"batch_send_deadline": sendDeadline},
 		}},
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tocsin-rules/tocsin/proto/transport"
+	ruler "github.com/tocsin-rules/tocsin/ruler/app"
 )
 
 func openTestDir(t *testing.T) *dataDir {
@@ -50,6 +51,27 @@ func TestPreparingKeepsSecretsAndReplacesRules(t *testing.T) {
 	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(key))
 	require.NoError(t, err)
 	require.Len(t, raw, gossipKeyBytes)
+}
+
+func TestRuleEvaluatorsAcceptTheirConfiguration(t *testing.T) {
+	t.Parallel()
+	for name, backends := range map[string][]string{
+		"embedded stores":           nil,
+		"one server for everything": {"http://127.0.0.1:9090"},
+		"a server for each cluster": {"eu=http://127.0.0.1:9090", "us=http://me:pass@127.0.0.1:9091/prom"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := openTestDir(t)
+			o := defaults()
+			o.Backends = backends
+			r, err := o.parse()
+			require.NoError(t, err)
+			require.NoError(t, d.prepare(layout{request: r}))
+			_, err = ruler.LoadConfig(d.config("evaluator.yml"))
+			require.NoError(t, err)
+		})
+	}
 }
 
 func TestEverythingPreparedIsForItsOwnerAlone(t *testing.T) {

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/tocsin-rules/tocsin/alerting/alertmanager"
+	backend "github.com/tocsin-rules/tocsin/backend/app"
+	collector "github.com/tocsin-rules/tocsin/collector/app"
+	"github.com/tocsin-rules/tocsin/proto/transport"
+	ruler "github.com/tocsin-rules/tocsin/ruler/app"
+	"github.com/tocsin-rules/tocsin/up"
+	"github.com/tocsin-rules/tocsin/web/server"
+)
+
+// addUp registers "tocsin up".
+func addUp(p *program) {
+	cmd := p.app.Command("up", "Run the whole system on this machine, each process on its own.")
+	var o up.Options
+	cmd.Flag("data-dir", "Directory for data, configuration and logs. Default: tocsin in the user's cache directory.").StringVar(&o.DataDir)
+	cmd.Flag("ephemeral", "Use a temporary data directory and remove it at the end.").BoolVar(&o.Ephemeral)
+	cmd.Flag("port-base", "First of the ports that are used, all on loopback.").
+		Default(fmt.Sprint(up.DefaultPortBase)).IntVar(&o.PortBase)
+	cmd.Flag("members", "Number of rule evaluators.").Default(fmt.Sprint(up.DefaultMembers)).IntVar(&o.Members)
+	cmd.Flag("rules", "Rule file or directory (repeatable). Default: the built-in set, which is written to rules in the data directory at every start.").
+		PlaceHolder("PATH").StringsVar(&o.Rules)
+	cmd.Flag("backend", "Existing server to use in place of the embedded stores: URL for everything, or NAME=URL for each cluster (repeatable).").
+		PlaceHolder("[NAME=]URL").StringsVar(&o.Backends)
+	cmd.Flag("alertmanager", "Existing Alertmanager to use in place of the embedded one (repeatable).").
+		PlaceHolder("URL").StringsVar(&o.Alertmanagers)
+	cmd.Flag("scrape", "Additional target (repeatable), in the first cluster if none is given.").
+		PlaceHolder("[CLUSTER/]JOB=HOST:PORT").StringsVar(&o.Scrapes)
+	cmd.Validate(func(*kingpin.CmdClause) error { return o.Validate() })
+	p.add("up", func(ctx context.Context, _ *slog.Logger) error {
+		o.LogLevel, o.LogFormat = p.log.Level.String(), p.log.Format.String()
+		return up.Run(ctx, o, p.streams.Stdout)
+	})
+}
+
+func backendFlags(f flagger) process {
+	var o backend.Options
+	retention := model.Duration(15 * 24 * time.Hour)
+	f.Flag("storage.path", "Directory of the data.").Default("data/backend").StringVar(&o.StoragePath)
+	external := f.Flag("storage.external-label", "Label that every series here carries (repeatable). It is added where it is missing; series with another value are refused.").
+		PlaceHolder("NAME=VALUE").StringMap()
+	f.Flag("storage.absent-label", "Label that no series here carries (repeatable). Series with it are refused.").
+		PlaceHolder("NAME").StringsVar(&o.AbsentLabels)
+	f.Flag("storage.retention.time", "How long samples are kept.").Default(retention.String()).SetValue(&retention)
+	window := model.Duration(2 * time.Hour)
+	f.Flag("storage.out-of-order-window", "How late a sample may arrive.").Default(window.String()).SetValue(&window)
+	webFlags(f, &o.HTTP, "0.0.0.0:19100")
+	grpcFlags(f, &o.GRPCListenAddress, &o.GRPC, "127.0.0.1:19110")
+	return func(ctx context.Context, logger *slog.Logger) error {
+		o.ExternalLabels = labels.FromMap(*external)
+		o.Retention, o.OutOfOrderWindow = time.Duration(retention), time.Duration(window)
+		return backend.Run(ctx, o, logger)
+	}
+}
+
+func collectorFlags(f flagger) process {
+	var o collector.Options
+	f.Flag("config.file", "Configuration in Prometheus' format.").Default("collector.yml").StringVar(&o.ConfigFile)
+	f.Flag("storage.path", "Directory of the write-ahead log.").Default("data/collector").StringVar(&o.StoragePath)
+	webFlags(f, &o.HTTP, "0.0.0.0:19120")
+	return func(ctx context.Context, logger *slog.Logger) error { return collector.Run(ctx, o, logger) }
+}
+
+func alertmanagerFlags(f flagger) process {
+	var o alertmanager.Options
+	retention := model.Duration(120 * time.Hour)
+	f.Flag("config.file", "Configuration in Alertmanager's format.").Default("alertmanager.yml").StringVar(&o.ConfigFile)
+	f.Flag("storage.path", "Directory of silences and of the notification log.").Default("data/alertmanager").StringVar(&o.StoragePath)
+	f.Flag("data.retention", "How long silences and the notification log are kept.").Default(retention.String()).SetValue(&retention)
+	f.Flag("web.external-url", "URL under which it is reachable, for links in notifications.").StringVar(&o.ExternalURL)
+	webFlags(f, &o.HTTP, "0.0.0.0:19140")
+	return func(ctx context.Context, logger *slog.Logger) error {
+		o.Retention = time.Duration(retention)
+		return alertmanager.Run(ctx, o, logger)
+	}
+}
+
+func ruleEvaluatorFlags(f flagger) process {
+	var o ruler.Options
+	name, err := os.Hostname()
+	if err != nil {
+		name = "member"
+	}
+	f.Flag("config.file", "Configuration: rule files, clusters, backends, Alertmanagers.").Default("evaluator.yml").StringVar(&o.ConfigFile)
+	f.Flag("cluster.name", "Name of this member, unique in the cluster.").Default(name).StringVar(&o.Name)
+	f.Flag("cluster.zone", "Failure domain of this member.").StringVar(&o.Zone)
+	f.Flag("cluster.listen-address", "Address for gossip.").Default("127.0.0.1:19130").StringVar(&o.GossipAddress)
+	f.Flag("cluster.peer", "Address of another member; a DNS name means all addresses behind it (repeatable).").
+		PlaceHolder("HOST:PORT").StringsVar(&o.Peers)
+	f.Flag("cluster.key-file", "File with the keys that encrypt gossip, base64, one in a line; the first one encrypts.").
+		StringVar(&o.GossipKeyFile)
+	f.Flag("stop-timeout", "How long handing over to other members may take at the end.").Default("20s").DurationVar(&o.StopTimeout)
+	webFlags(f, &o.HTTP, "0.0.0.0:19090")
+	grpcFlags(f, &o.GRPCListenAddress, &o.GRPC, "127.0.0.1:19150")
+	return func(ctx context.Context, logger *slog.Logger) error { return ruler.Run(ctx, o, logger) }
+}
+
+func webFlags(f flagger, c *server.Config, address string) {
+	f.Flag("web.listen-address", "Address for HTTP.").Default(address).StringVar(&c.ListenAddress)
+	f.Flag("web.config.file", "File that enables TLS or authentication for HTTP.").StringVar(&c.WebConfigFile)
+	f.Flag("web.enable-pprof", "Serve profiles at /debug/pprof.").BoolVar(&c.EnablePprof)
+}
+
+func grpcFlags(f flagger, listen *string, c *transport.Config, address string) {
+	f.Flag("grpc.listen-address", "Address for gRPC; other than on loopback it needs TLS.").Default(address).StringVar(listen)
+	f.Flag("grpc.tls-cert-file", "Certificate for gRPC, as server and as client.").StringVar(&c.CertFile)
+	f.Flag("grpc.tls-key-file", "Key of the certificate.").StringVar(&c.KeyFile)
+	f.Flag("grpc.tls-ca-file", "Authorities that the other side's certificate must be signed by.").StringVar(&c.CAFile)
+}

@@ -1,0 +1,13 @@
+// Tocsin is the program for everything: it runs the whole system on one
+// machine, each of its processes, and checks rules.
+package main
+
+import (
+	"os"
+
+	"github.com/tocsin-rules/tocsin/cmd/internal/cli"
+)
+
+func main() {
+	os.Exit(cli.Tocsin(os.Args[1:], cli.Streams{Stdout: os.Stdout, Stderr: os.Stderr}))
+}
