@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	simulations = flag.Int("simulations", 100, "how many seeded simulations to run")
+	simulations = flag.Int("simulations", 60, "how many seeded simulations to run")
 	simSeed     = flag.Uint64("seed", 0, "run only the simulation of this seed, and print its trace")
 )
 
