@@ -47,7 +47,9 @@ type BackendConfig struct {
 	// URL is the base of the Prometheus API, without /api/v1. It serves
 	// queries unless GRPC is set, and always remote read and label names. Its
 	// query parameters are sent with every query; VictoriaMetrics needs
-	// nocache=1 and Thanos partial_response=false there.
+	// nocache=1 and Thanos partial_response=false there. VictoriaMetrics runs
+	// fragments as MetricsQL, whose rollups differ from PromQL's, and has no
+	// remote read: what has to be evaluated from raw series fails there.
 	URL              config.URL              `yaml:"url"`
 	HTTPClientConfig config.HTTPClientConfig `yaml:"http_client_config,omitempty"`
 	// GRPC makes queries use the native pushdown protocol.

@@ -166,7 +166,7 @@ func (v vocabulary) series(rng *rand.Rand) []promql.Series {
 	var all []promql.Series
 	for _, metric := range metrics {
 		for _, p := range partitions {
-			for range 4 {
+			for range 3 {
 				ls := v.labels(rng, metric, p.cluster)
 				if !seen[ls.String()] {
 					seen[ls.String()] = true
@@ -196,7 +196,7 @@ func (v vocabulary) labels(rng *rand.Rand, metric, cluster string) labels.Labels
 func TestRulePacks(t *testing.T) {
 	t.Parallel()
 	for pack, exprs := range packExpressions(t) {
-		for _, m := range modes {
+		for _, m := range []mode{overVirtual, overNative} {
 			t.Run(fmt.Sprintf("%s %s", pack, m), func(t *testing.T) {
 				t.Parallel()
 				v := vocabulary{}

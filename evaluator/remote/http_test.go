@@ -168,8 +168,21 @@ func TestHTTPErrorsDoNotShowTheURL(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.NotFoundHandler())
 	s.Close()
-	r := execute(newHTTP(t, s.URL+"/?token=secret"), instant)
-	require.NotContains(t, r.Err.Error(), "secret")
+	h := newHTTP(t, s.URL+"/?token=secret")
+	require.NotContains(t, execute(h, instant).Err.Error(), "secret")
+	denied := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(denied.Close)
+	for _, base := range []string{s.URL, denied.URL} {
+		cfg := newHTTP(t, base+"/?token=secret").cfg
+		r, err := NewReader(ReadConfig{Backend: plan.Backend{Name: "b"}, HTTP: cfg, Timeout: time.Second, MaxSeries: 10})
+		require.NoError(t, err)
+		q, err := NewRaw([]*Reader{r}).Querier(0, 1)
+		require.NoError(t, err)
+		set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "x"))
+		require.False(t, set.Next())
+		require.ErrorContains(t, set.Err(), "remote read")
+		require.NotContains(t, set.Err().Error(), "secret")
+	}
 }
 
 func TestHTTPDecodesEveryValue(t *testing.T) {

@@ -2,10 +2,18 @@ package remote
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"math"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +33,7 @@ import (
 	"github.com/tocsin-rules/tocsin/evaluator/internal/promserver"
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
+	"github.com/tocsin-rules/tocsin/proto/transport"
 )
 
 func newNative(t *testing.T, address string) *Native {
@@ -323,4 +332,42 @@ func TestNativeCancelsTheBatchOfACallerThatGaveUp(t *testing.T) {
 	require.Equal(t, KindCanceled, kindOf(t, r[0].Err))
 	<-ended
 	require.Empty(t, n.idle)
+}
+
+// TestNativeOverMutualTLS: both sides prove who they are.
+func TestNativeOverMutualTLS(t *testing.T) {
+	t.Parallel()
+	tls := certificates(t)
+	address, _ := startBackend(t, testData(t), pushdown.Config{Transport: tls})
+	n, err := NewNative(NativeConfig{Address: address, Transport: tls, MaxConcurrent: 1, MaxResponseBytes: 1 << 20, Compress: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, n.Close()) })
+	require.NoError(t, execute(n, at("x", 1000)).Err)
+	require.Equal(t, KindBackend, kindOf(t, newNative(t, address).Probe(context.Background())), "plaintext is refused")
+}
+
+// certificates makes a CA that has signed itself for 127.0.0.1.
+func certificates(t *testing.T) transport.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage:    x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return path
+	}
+	certFile := write("cert.pem", "CERTIFICATE", cert)
+	return transport.Config{CertFile: certFile, KeyFile: write("key.pem", "PRIVATE KEY", private), CAFile: certFile}
 }

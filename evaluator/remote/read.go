@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/config"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 )
+
+const readPath = "/api/v1/read"
 
 // frameBytes bounds one frame of a streamed answer to remote read.
 const frameBytes = 50 << 20
@@ -47,7 +50,7 @@ func NewReader(cfg ReadConfig) (*Reader, error) {
 		return nil, err
 	}
 	client, err := promremote.NewReadClient(cfg.Backend.Name, &promremote.ClientConfig{
-		URL:              &config.URL{URL: cfg.HTTP.URL.JoinPath("/api/v1/read")},
+		URL:              &config.URL{URL: cfg.HTTP.URL.JoinPath(readPath)},
 		Timeout:          model.Duration(cfg.Timeout),
 		HTTPClientConfig: cfg.HTTP.Client,
 		ChunkedReadLimit: frameBytes,
@@ -93,7 +96,9 @@ func (r *Reader) stored(matchers []*labels.Matcher) []*labels.Matcher {
 func (r *Reader) fault(ctx context.Context, err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
-		e = transportError(ctx, fmt.Errorf("remote read: %w", err))
+		// The library's text shows the URL, whose parameters may be secret.
+		text := strings.ReplaceAll(err.Error(), r.cfg.HTTP.URL.JoinPath(readPath).String(), "")
+		e = transportError(ctx, fmt.Errorf("remote read: %s", text))
 		if e.Kind == KindBackend && isLimit(err.Error()) {
 			e.Kind = KindLimit
 		}
