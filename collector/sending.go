@@ -203,6 +203,7 @@ func (s *sending) awaitWatchers(ctx context.Context, n int) (int64, error) {
 	poll := time.NewTicker(watcherPoll)
 	defer poll.Stop()
 	for s.metrics.watchers() < n {
+		s.storage.Notify()
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()

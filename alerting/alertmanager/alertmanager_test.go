@@ -412,7 +412,7 @@ func TestFaultyStartIsRefused(t *testing.T) {
 }
 
 // Not parallel, because the signal reaches every Alertmanager of the process.
-func TestHangupReloads(t *testing.T) { //nolint:paralleltest // See above.
+func TestHangupReloads(t *testing.T) {
 	first, second := newWebhook(t), newWebhook(t)
 	s := newSetup(t, config(first))
 	in := s.start(t)

@@ -288,6 +288,13 @@ remote_write:
 `, rc.URL, strings.Join(more, "\n"))
 }
 
+// patientRemoteWrite leaves the time that the default leaves, some seconds,
+// between a scrape and its request. So long may a loaded machine take to hand a
+// backlog over to a queue.
+func patientRemoteWrite(rc *receiver, more ...string) string {
+	return strings.Replace(remoteWrite(rc, more...), "batch_send_deadline: 100ms", "batch_send_deadline: 3s", 1)
+}
+
 // job is a scrape configuration of static targets.
 func job(name string, addrs ...string) string {
 	return fmt.Sprintf(`

@@ -139,15 +139,15 @@ func (s *Sender) Run(ctx context.Context, handOver HandOver) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for {
+		if err := s.sendNew(ctx, r); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-grace.C:
 			return s.sendNew(ctx, r)
 		case <-tick.C:
-			if err := s.sendNew(ctx, r); err != nil {
-				return err
-			}
 		}
 	}
 }
