@@ -87,7 +87,7 @@ func TestAMemberComesBackAtTheSameAddress(t *testing.T) {
 
 	again := run(t, Config{Name: "b", BindAddress: address, Peers: []string{addr(t, a)}}, (*Cluster).Listen)
 	again.SetState(sharding.Ready)
-	await(t, a.Cluster, detection, is("a:joining b:ready"))
+	await(t, a.Cluster, loopbackPatience, is("a:joining b:ready"))
 	require.Equal(t, address, addr(t, again))
 }
 
