@@ -81,8 +81,13 @@ func (g generator) aggregation(depth int) string {
 	switch op {
 	case "quantile":
 		param = g.pick("0.5, ", "0.9, ", "scalar(only_west) / 10, ")
+	case "stddev":
+		// Large values close to each other lose digits with the order.
+		return fmt.Sprintf("stddev%s (%s)", grouping, g.selector())
 	case "count_values":
+		// Of values that do not depend on the order of summation.
 		param = g.pick(`"v", `, `"v", `, `"v", `, `"cluster", `, `"job", `)
+		return fmt.Sprintf("%s%s (%s%s)", op, grouping, param, g.selector())
 	}
 	return fmt.Sprintf("%s%s (%s%s)", op, grouping, param, g.vector(depth-1))
 }

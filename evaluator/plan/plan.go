@@ -8,10 +8,12 @@
 // The rule behind every decision: the merged result has the same series, and
 // the same values up to the order of float summation, as one Prometheus that
 // holds the data of all backends. What cannot be pushed down under that rule
-// stays local, with a reason code. One difference is known: Prometheus refuses
-// a join when one side has two series for a match group even if the other side
-// has none for it, unless the other side is empty altogether. A backend whose
-// other side is empty does not refuse, and has no result either.
+// stays local, with a reason code. One difference is known, and
+// it is between an error and no result: Prometheus refuses a whole query when
+// the elements of one operand of a join clash with each other, be it that no
+// element of the other operand could match them. A backend where the other
+// operand is empty, or which the planner therefore does not ask, lacks the
+// error, and would have had no result.
 //
 // It is pure: it never reads a clock, does I/O, starts a goroutine or executes
 // anything; package evaluator does. Inputs are never changed, and a finished
