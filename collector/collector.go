@@ -28,10 +28,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/prometheus/config"
+	_ "github.com/prometheus/prometheus/discovery/file" // Targets from files are part of every collector.
 	"github.com/prometheus/prometheus/scrape"
-
-	// Targets from files are part of every collector.
-	_ "github.com/prometheus/prometheus/discovery/file"
 )
 
 // ErrNotRunning is the answer of a collector that has not opened its log yet

@@ -1,6 +1,7 @@
 package alertmanager
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -78,14 +79,15 @@ func (k *keeper) write() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
 	size, err := k.state.Snapshot(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), k.file)
+	}
 	if err != nil {
-		return 0, err
+		return 0, errors.Join(err, os.Remove(f.Name()))
 	}
-	if err := f.Sync(); err != nil {
-		return 0, err
-	}
-	return size, os.Rename(f.Name(), k.file)
+	return size, nil
 }

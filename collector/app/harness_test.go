@@ -111,7 +111,7 @@ func newReceiver(t *testing.T) *receiver {
 		}
 		h.ServeHTTP(w, r)
 	}))
-	rc.Server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	rc.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	t.Cleanup(rc.Close)
 	return rc
 }
@@ -196,8 +196,7 @@ type instance struct {
 }
 
 type setup struct {
-	dir    string
-	config string
+	dir string
 }
 
 func newSetup(t *testing.T, config string) *setup {

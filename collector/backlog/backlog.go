@@ -123,9 +123,9 @@ type HandOver func(context.Context) (int64, error)
 // Run sends the backlog and what is scraped meanwhile. When it has reached the
 // end of the log it calls handOver, sends what the queue leaves out because it
 // was being scraped just then, and returns.
-func (s *Sender) Run(ctx context.Context, handOver HandOver) error {
+func (s *Sender) Run(ctx context.Context, handOver HandOver) (err error) {
 	r := &reader{dir: filepath.Join(s.cfg.StoragePath, "wal"), logger: s.deps.Logger, metrics: s.deps.Metrics.reader}
-	defer r.close()
+	defer func() { err = errors.Join(err, r.close()) }()
 	if err := s.sendNew(ctx, r); err != nil {
 		return err
 	}
