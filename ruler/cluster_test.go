@@ -258,25 +258,26 @@ type peers struct {
 
 var errGone = errors.New("connection refused")
 
-func (p peers) to(m sharding.Member) (*member, error) {
+// to finds a member by its address, which is its name.
+func (p peers) to(address string) (*member, error) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if other, ok := p.w.members[m.Name]; ok {
+	if other, ok := p.w.members[address]; ok {
 		return other, nil
 	}
 	return nil, errGone
 }
 
-func (p peers) Claim(ctx context.Context, to sharding.Member, keys []string) ([]handoff.GroupState, error) {
-	m, err := p.to(to)
+func (p peers) Claim(ctx context.Context, address string, keys []string) ([]handoff.GroupState, error) {
+	m, err := p.to(address)
 	if err != nil {
 		return nil, err
 	}
 	return m.Claim(ctx, p.self, keys)
 }
 
-func (p peers) Checkpoint(ctx context.Context, to sharding.Member, states []handoff.GroupState) error {
-	m, err := p.to(to)
+func (p peers) Checkpoint(ctx context.Context, address string, states []handoff.GroupState) error {
+	m, err := p.to(address)
 	if err != nil {
 		return err
 	}

@@ -370,7 +370,7 @@ func (r *Ruler) claim(ctx context.Context, a handoff.Claim) {
 		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 		defer cancel()
 		var ev handoff.Event
-		states, err := r.deps.Peers.Claim(ctx, to, a.Keys)
+		states, err := r.deps.Peers.Claim(ctx, to.GRPCAddress, a.Keys)
 		if err != nil {
 			r.log.Warn("claiming groups", "member", a.To, "groups", len(a.Keys), "err", err)
 			ev = handoff.ClaimFailed{From: a.To, Keys: a.Keys, Err: err.Error()}
@@ -453,7 +453,7 @@ func (r *Ruler) sendCheckpoints(ctx context.Context, name string, box *checkpoin
 	r.background(func() {
 		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
 		defer cancel()
-		if err := r.deps.Peers.Checkpoint(ctx, to, states); err != nil && ctx.Err() == nil {
+		if err := r.deps.Peers.Checkpoint(ctx, to.GRPCAddress, states); err != nil && ctx.Err() == nil {
 			r.metrics.checkpointErrors.Inc()
 			r.log.Warn("leaving checkpoints with the successor", "member", name, "err", err)
 		}

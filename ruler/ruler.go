@@ -28,7 +28,6 @@ import (
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/schedule"
 	"github.com/tocsin-rules/tocsin/ruler/write"
-	"github.com/tocsin-rules/tocsin/sharding"
 	"github.com/tocsin-rules/tocsin/sharding/handoff"
 )
 
@@ -72,10 +71,10 @@ type Templates interface {
 	Expander(ctx context.Context, g rule.Group, alertName string, slot time.Time) alert.Expander
 }
 
-// Peers are the other members of the cluster, by name.
+// Peers are the other members of the cluster, by their gRPC address.
 type Peers interface {
-	Claim(ctx context.Context, to sharding.Member, keys []string) ([]handoff.GroupState, error)
-	Checkpoint(ctx context.Context, to sharding.Member, states []handoff.GroupState) error
+	Claim(ctx context.Context, address string, keys []string) ([]handoff.GroupState, error)
+	Checkpoint(ctx context.Context, address string, states []handoff.GroupState) error
 }
 
 // Config bounds what the ruler does.

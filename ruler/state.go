@@ -40,7 +40,7 @@ func (g *group) encode(p schedule.Progress) (handoff.GroupState, error) {
 		if t, ok := p.Behind[i]; ok {
 			e.BehindMs = t.UnixMilli()
 		}
-		if len(s.alerts.Alerts()) > 0 {
+		if g.def.Rules[i].Alert != "" {
 			e.Alerts = &s.alerts
 		}
 		enc.Rules[i] = e

@@ -22,9 +22,6 @@ import (
 	"github.com/tocsin-rules/tocsin/web"
 )
 
-// statusTimeout bounds asking the other members for their groups.
-const statusTimeout = 3 * time.Second
-
 // batchEvaluator is the evaluator as the ruler takes it.
 type batchEvaluator struct{ e *evaluator.Evaluator }
 
@@ -102,8 +99,6 @@ type cluster struct{ a *app }
 var _ web.Cluster = cluster{}
 
 func (c cluster) Groups(ctx context.Context) ([]web.Group, map[string]error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
-	defer cancel()
 	groups := web.Groups(c.a.opts.Name, c.a.ruler.Status())
 	failed := map[string]error{}
 	var mu sync.Mutex
@@ -113,7 +108,7 @@ func (c cluster) Groups(ctx context.Context) ([]web.Group, map[string]error) {
 			continue
 		}
 		wg.Go(func() {
-			body, err := c.a.rpcClient.Status(ctx, m)
+			_, body, err := c.a.rpcClient.Status(ctx, m.GRPCAddress)
 			var theirs []web.Group
 			if err == nil {
 				err = json.Unmarshal(body, &theirs)

@@ -188,7 +188,7 @@ func (a *app) newCluster() error {
 		return err
 	}
 	a.gossip = g
-	a.rpcClient = rpc.NewClient(rpc.ClientConfig{Self: a.opts.Name, Transport: a.opts.GRPC})
+	a.rpcClient = rpc.NewClient(rpc.ClientConfig{Member: a.opts.Name, Transport: a.opts.GRPC}, a.reg)
 	return nil
 }
 
@@ -218,8 +218,8 @@ func (a *app) newRuler() error {
 	if err != nil {
 		return err
 	}
-	a.rpcServer, err = rpc.NewServer(rpc.ServerConfig{Self: a.opts.Name, ListenAddress: a.opts.GRPCListenAddress, Transport: a.opts.GRPC}, peerHandler{a}, a.logger, a.reg)
-	return err
+	a.rpcServer = rpc.NewServer(rpc.ServerConfig{Member: a.opts.Name, ListenAddress: a.opts.GRPCListenAddress, Transport: a.opts.GRPC}, peerHandler{a}, a.logger, a.reg)
+	return nil
 }
 
 func (a *app) newHTTP() error {
@@ -270,15 +270,22 @@ func (a *app) follow(ctx context.Context) error {
 	for {
 		view := a.gossip.View()
 		a.ruler.SetView(view)
-		if err := a.rpcClient.Keep(view); err != nil {
-			a.logger.Debug("closing connections to members that are gone", "err", err)
-		}
+		a.rpcClient.Keep(addresses(view))
 		select {
 		case <-changes:
 		case <-ctx.Done():
-			return a.rpcClient.Close()
+			a.rpcClient.Close()
+			return nil
 		}
 	}
+}
+
+func addresses(v sharding.View) []string {
+	var all []string
+	for _, m := range v.Members() {
+		all = append(all, m.GRPCAddress)
+	}
+	return all
 }
 
 // load takes a new state of the rule files.

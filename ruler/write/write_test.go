@@ -27,7 +27,7 @@ import (
 func receiver(t *testing.T, accepts ...remoteapi.WriteMessageType) (*httptest.Server, *teststorage.TestStorage) {
 	t.Helper()
 	st := teststorage.New(t)
-	t.Cleanup(func() { st.Close() })
+	t.Cleanup(func() { require.NoError(t, st.Close()) })
 	srv := httptest.NewServer(remote.NewWriteHandler(promslog.NewNopLogger(), prometheus.NewRegistry(), st, accepts, false, false, false))
 	t.Cleanup(srv.Close)
 	return srv, st

@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -100,18 +101,24 @@ func newSystem(t *testing.T, args ...string) *system {
 	return s
 }
 
+// nextPorts is the first of the ports that no test was given yet.
+var nextPorts atomic.Int64
+
 // freePorts finds a run of ports that nobody uses, below those that the
 // kernel hands out.
 func freePorts(t *testing.T) int {
 	t.Helper()
-	const span = 70
-	for base := 20000 + os.Getpid()%100*100; base < 32000; base += 100 {
+	const first, last, span = 20000, 32000, 100
+	nextPorts.CompareAndSwap(0, int64(first+os.Getpid()%50*span))
+	for {
+		base := int(nextPorts.Add(span)) - span
+		if base+span > last {
+			t.Fatal("no run of free ports on loopback")
+		}
 		if allFree(base, span) {
 			return base
 		}
 	}
-	t.Fatal("no run of free ports on loopback")
-	return 0
 }
 
 func allFree(base, span int) bool {
@@ -168,6 +175,17 @@ func (s *system) cleanup() {
 		}
 		s.t.Logf("output of up:\n%s\nlogs are in %s (%v)", s.out, kept, err)
 	}
+}
+
+// waitShown waits until the terminal shows a text.
+func (s *system) waitShown(text string) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		if !strings.Contains(s.out.String(), text) {
+			return fmt.Errorf("the terminal does not show %q", text)
+		}
+		return nil
+	})
 }
 
 func (s *system) address(offset int) string {
