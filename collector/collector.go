@@ -1,7 +1,8 @@
 // Package collector is the node agent: it discovers and scrapes targets,
 // keeps the samples in a write-ahead log on disk and remote-writes them, in
 // order, to the backends. A backend that is away leaves its samples waiting in
-// the log, which is bounded by their age.
+// the log, which is bounded by their age, also over a restart: what an earlier
+// run has left is sent before the queues start.
 //
 //	discovery ──▶ scrape ──▶ write-ahead log ──▶ remote write queues ──▶ backends
 //
