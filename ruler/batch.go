@@ -126,12 +126,19 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 
 func (e *evaluation) isAlert() bool { return e.task.group.def.Rules[e.rule].Alert != "" }
 
-// finish notes the health of the rule.
+// finish notes the health of the rule. One that has something to write is
+// healthy only when that is done.
 func (e *evaluation) finish(err error, took time.Duration) {
 	e.task.group.update(e.rule, func(s *ruleState) {
-		s.err, s.duration, s.evaluation = err, took, e.task.job.Slot
+		s.duration, s.evaluation = took, e.task.job.Slot
+		if err != nil || !e.writes() {
+			s.err = err
+		}
 	})
 }
+
+// writes tells whether there is anything to write.
+func (e *evaluation) writes() bool { return !e.failed && len(e.samples)+len(e.markers) > 0 }
 
 // produce makes the samples of the rule out of the expression's result.
 func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) (err error) {
@@ -181,7 +188,7 @@ func (r *Ruler) commit(ctx context.Context, evaluations []*evaluation) {
 	var units []write.Unit
 	var pending []*evaluation
 	for _, e := range evaluations {
-		if e.failed || len(e.samples)+len(e.markers) == 0 {
+		if !e.writes() {
 			continue
 		}
 		units = append(units, append(slices.Clone(write.Unit(e.samples)), e.markers...))
@@ -200,15 +207,12 @@ func (r *Ruler) commit(ctx context.Context, evaluations []*evaluation) {
 func (e *evaluation) written(result write.Result) {
 	series := seriesOf(e.samples)
 	e.task.group.update(e.rule, func(s *ruleState) {
+		s.err = errors.Join(result.Err, result.Rejected)
 		if result.Err != nil {
-			s.err = result.Err
 			s.series = merge(s.series, series)
 			return
 		}
 		s.series = series
-		if result.Rejected != nil {
-			s.err = result.Rejected
-		}
 	})
 	if result.Err != nil {
 		e.task.failed = append(e.task.failed, e.rule)
