@@ -53,7 +53,7 @@ func (a *alertmanager) put(items []*item) {
 
 func (a *alertmanager) drop(n int, why string) {
 	a.metrics.dropped.WithLabelValues(a.label).Add(float64(n))
-	a.logger.Warn(why, "alertmanager", a.label, "dropped", n, "capacity", a.queue.capacity)
+	a.logger.Warn("notifications dropped", "alertmanager", a.label, "reason", why, "dropped", n, "capacity", a.queue.capacity)
 }
 
 // run delivers until ctx ends. From the moment that stopping is closed it only

@@ -191,8 +191,8 @@ func resolved(id string) alert.Notification {
 	return n
 }
 
-func (w *world) droppedFor(host string) float64 {
-	return testutil.ToFloat64(w.metrics.dropped.WithLabelValues("http://" + host + "/api/v2/alerts"))
+func (w *world) droppedFor(host string) int {
+	return int(testutil.ToFloat64(w.metrics.dropped.WithLabelValues("http://" + host + "/api/v2/alerts")))
 }
 
 func TestEveryAlertmanagerGetsEveryAlert(t *testing.T) {
@@ -222,7 +222,7 @@ func TestFailedRequestsAreRepeatedWhileTheNotificationIsTrue(t *testing.T) {
 		w.Send("x", firing("new"))
 		require.Less(t, w.net.asked("a"), 30, "back-off")
 		pass(2 * time.Minute)
-		require.EqualValues(t, 1, w.droppedFor("a"), "old is no longer true")
+		require.Equal(t, 1, w.droppedFor("a"), "old is no longer true")
 		w.net.set("a", always(http.StatusOK))
 		pass(maxBackoff)
 		require.Equal(t, []string{"id=new ends 00:07:00"}, w.net.received("a"))
@@ -287,7 +287,7 @@ func TestASlowAlertmanagerDelaysNoOther(t *testing.T) {
 			pass(0)
 			require.Len(t, w.net.received("fast"), 1)
 		}
-		require.EqualValues(t, 10, w.droppedFor("slow"), "its queue is bounded")
+		require.Equal(t, 10, w.droppedFor("slow"), "its queue is bounded")
 		w.net.set("slow", always(http.StatusOK))
 		pass(time.Minute)
 		require.Equal(t, []string{
@@ -443,7 +443,7 @@ func TestStopDeliversWhatIsQueued(t *testing.T) {
 		require.Equal(t, defaultDrainTimeout, time.Since(begin))
 		require.Equal(t, []string{"id=2 ends 00:05:00"}, w.net.received("slow"))
 		require.Equal(t, []string{"id=1 ends 00:04:00", "id=2 ends 00:05:00"}, w.net.received("down"))
-		require.EqualValues(t, 2, w.droppedFor("hanging"), "what is lost is counted")
+		require.Equal(t, 2, w.droppedFor("hanging"), "what is lost is counted")
 	})
 }
 

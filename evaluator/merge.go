@@ -100,7 +100,7 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		return o
 	}
 	if q.Direct >= 0 {
-		o.value, o.err = m.direct(q.Direct)
+		o.value = m.direct(q.Direct)
 		return o
 	}
 	return m.local(ctx, q, o)
@@ -118,10 +118,10 @@ func leftOut(ws annotations.Annotations) bool {
 }
 
 // direct is the union of the answers of a site.
-func (m *merge) direct(site int) (parser.Value, error) {
+func (m *merge) direct(site int) parser.Value {
 	fragments := m.plan.Sites[site].Fragments
 	if len(fragments) == 1 {
-		return m.answers.results[fragments[0]].Value, nil
+		return m.answers.results[fragments[0]].Value
 	}
 	var vector promql.Vector
 	var matrix promql.Matrix
@@ -134,9 +134,9 @@ func (m *merge) direct(site int) (parser.Value, error) {
 		}
 	}
 	if matrix != nil || m.batch.options.Window.Step != 0 {
-		return matrix, nil
+		return matrix
 	}
-	return vector, nil
+	return vector
 }
 
 // local evaluates what is left of a query over sites and raw series.

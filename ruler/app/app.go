@@ -113,7 +113,7 @@ func newApp(opts Options, logger *slog.Logger) (*app, error) {
 		return nil, err
 	}
 	a := &app{opts: opts, cfg: cfg, logger: logger, reg: prometheus.NewRegistry()}
-	a.reg.MustRegister( //nolint:forbidigo // the process's own registry
+	a.reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		versioncollector.NewCollector("tocsin"),
@@ -122,7 +122,7 @@ func newApp(opts Options, logger *slog.Logger) (*app, error) {
 		Name: "prometheus_config_last_reload_successful",
 		Help: "Whether the last configuration reload attempt was successful.",
 	})
-	a.reg.MustRegister(a.reloaded) //nolint:forbidigo // the process's own registry
+	a.reg.MustRegister(a.reloaded)
 	a.reloaded.Set(1)
 	for _, build := range []func() error{a.newSource, a.newEvaluator, a.newSender, a.newCluster, a.newRuler, a.newHTTP} {
 		if err := build(); err != nil {

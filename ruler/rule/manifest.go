@@ -133,7 +133,7 @@ func (p *fileParser) object(h header) (object, error) {
 		return obj, nil
 	case "Rules":
 		if h.namespace == "" {
-			return obj, fmt.Errorf("Rules %q has no metadata.namespace, which its rules are scoped to", h.name)
+			return obj, fmt.Errorf("object Rules %q has no metadata.namespace, which its rules are scoped to", h.name)
 		}
 		obj.scopes = namespaced(p.opts.Clusters, h.namespace)
 		return obj, nil

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -373,5 +372,5 @@ func TestValidateReportsAllFaults(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	var joined interface{ Unwrap() []error }
-	require.True(t, errors.As(err, &joined))
+	require.ErrorAs(t, err, &joined)
 }

@@ -224,16 +224,16 @@ func TestAPartitionHeals(t *testing.T) {
 				for _, m := range all {
 					await(t, m, 2*time.Second, is("a:joining b:joining c:joining"))
 				}
-				w.sever(0, 1, true)
-				w.sever(0, 2, true)
+				w.sever(1, true)
+				w.sever(2, true)
 				await(t, a.Cluster, 2*detection, is("a:joining"))
 				await(t, b.Cluster, detection, is("b:joining c:joining"))
 				settle(t, a.Cluster, length)
 				require.Equal(t, "a:joining", states(a.Cluster))
 
 				b.SetState(sharding.Ready)
-				w.sever(0, 1, false)
-				w.sever(0, 2, false)
+				w.sever(1, false)
+				w.sever(2, false)
 				for _, m := range all {
 					await(t, m, 3*rejoinInterval, is("a:joining b:ready c:joining"))
 				}

@@ -55,11 +55,11 @@ func newWire(t *testing.T, ports int) *wire {
 	return w
 }
 
-// sever cuts two ports from each other, or joins them again.
-func (w *wire) sever(a, b int, cut bool) {
+// sever cuts the first port from another one, or joins them again.
+func (w *wire) sever(other int, cut bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	x, y := w.ports[a].address, w.ports[b].address
+	x, y := w.ports[0].address, w.ports[other].address
 	w.cut[[2]string{x, y}], w.cut[[2]string{y, x}] = cut, cut
 }
 
@@ -113,7 +113,7 @@ func (p *port) Shutdown() error {
 			select {
 			case <-p.PacketCh():
 			case conn := <-p.StreamCh():
-				conn.Close()
+				_ = conn.Close()
 			case <-p.wire.done:
 				return
 			}

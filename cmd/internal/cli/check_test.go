@@ -45,13 +45,13 @@ func TestCheck(t *testing.T) {
 					flags = append(flags, fmt.Sprintf("--%s=%s", a.Key, strings.Join(a.Vals, ",")))
 				}
 			}
-			return strings.ReplaceAll(checked(t, d.Input, slices.Concat(flags, paths)), dir, "DIR")
+			return strings.ReplaceAll(checked(d.Input, slices.Concat(flags, paths)), dir, "DIR")
 		})
 	})
 }
 
 // checked returns what a command line prints, with the status.
-func checked(t *testing.T, stdin string, args []string) string {
+func checked(stdin string, args []string) string {
 	app := kingpin.New("tocsin", "").Terminate(nil)
 	rules := app.Command("rules", "")
 	o := addCheckFlags(rules)

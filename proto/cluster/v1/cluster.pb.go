@@ -78,7 +78,8 @@ func (x *ClaimRequest) GetGroupKeys() []string {
 
 type ClaimResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only groups that the answering member knows something about.
+	// Every claimed group that the answering member does not run, also those
+	// that it knows nothing of. One that is missing has to be claimed again.
 	Groups        []*GroupState `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

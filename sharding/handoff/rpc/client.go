@@ -126,7 +126,7 @@ func (c *Client) Keep(addresses []string) {
 	maps.DeleteFunc(c.conns, func(address string, conn *grpc.ClientConn) bool {
 		gone := !slices.Contains(addresses, address)
 		if gone {
-			conn.Close()
+			_ = conn.Close() // it can only say that it is closed already
 		}
 		return gone
 	})
