@@ -63,8 +63,9 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 		if err != nil {
 			return nil, fmt.Errorf("backend %q: %w", b.Name, err)
 		}
-		e.clients = append(e.clients, client)
-		if readers[i], err = remote.NewReader(readConfig(cfg, i)); err != nil {
+		guard := remote.NewGuard(b.Name, client.Probe, logger)
+		e.clients = append(e.clients, remote.NewGuarded(client, guard))
+		if readers[i], err = remote.NewReader(readConfig(cfg, i), guard); err != nil {
 			return nil, err
 		}
 	}

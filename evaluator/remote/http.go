@@ -78,6 +78,10 @@ func (h *HTTP) fragment(ctx context.Context, f plan.Fragment, opts Options) Resu
 	case <-ctx.Done():
 		return Result{Err: contextError(ctx)}
 	}
+	return h.query(ctx, f, opts)
+}
+
+func (h *HTTP) query(ctx context.Context, f plan.Fragment, opts Options) Result {
 	path, form := request(f, opts)
 	body, err := h.call(ctx, http.MethodPost, path, form)
 	if err != nil {
@@ -109,9 +113,10 @@ func seconds(ms int64) string {
 	return strconv.FormatFloat(float64(ms)/1000, 'f', 3, 64)
 }
 
-// Probe implements Client: the backend has to evaluate a constant.
+// Probe implements Client: the backend has to evaluate a constant. It does not
+// wait for requests in progress.
 func (h *HTTP) Probe(ctx context.Context) error {
-	return h.fragment(ctx, plan.Fragment{Expr: "1"}, Options{}).Err
+	return h.query(ctx, plan.Fragment{Expr: "1"}, Options{}).Err
 }
 
 // Close implements Client.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -174,7 +175,7 @@ func TestHTTPErrorsDoNotShowTheURL(t *testing.T) {
 	t.Cleanup(denied.Close)
 	for _, base := range []string{s.URL, denied.URL} {
 		cfg := newHTTP(t, base+"/?token=secret").cfg
-		r, err := NewReader(ReadConfig{Backend: plan.Backend{Name: "b"}, HTTP: cfg, Timeout: time.Second, MaxSeries: 10})
+		r, err := NewReader(ReadConfig{Backend: plan.Backend{Name: "b"}, HTTP: cfg, Timeout: time.Second, MaxSeries: 10}, NewGuard("b", func(context.Context) error { return nil }, slog.New(slog.DiscardHandler)))
 		require.NoError(t, err)
 		q, err := NewRaw([]*Reader{r}).Querier(0, 1)
 		require.NoError(t, err)

@@ -195,9 +195,10 @@ func streamError(ctx context.Context, err error) error {
 	return errorf(KindBackend, "%s", status.Convert(err).Message())
 }
 
-// Probe implements Client: the backend has to evaluate a constant.
+// Probe implements Client: the backend has to evaluate a constant. It does not
+// wait for requests in progress.
 func (n *Native) Probe(ctx context.Context) error {
-	return n.Execute(ctx, []plan.Fragment{{Expr: "1"}}, Options{})[0].Err
+	return n.batch(ctx, []plan.Fragment{{Expr: "1"}}, Options{})[0].Err
 }
 
 // Close implements Client.

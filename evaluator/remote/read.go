@@ -36,15 +36,16 @@ type ReadConfig struct {
 
 // Reader fetches raw series from one backend.
 type Reader struct {
-	cfg  ReadConfig
-	api  *HTTP
-	data storage.SampleAndChunkQueryable
+	cfg   ReadConfig
+	guard *Guard
+	api   *HTTP
+	data  storage.SampleAndChunkQueryable
 	// partition is what a virtual backend's series get.
 	partition labels.Labels
 }
 
-// NewReader returns a reader.
-func NewReader(cfg ReadConfig) (*Reader, error) {
+// NewReader returns a reader behind the guard of its backend.
+func NewReader(cfg ReadConfig, guard *Guard) (*Reader, error) {
 	api, err := NewHTTP(cfg.HTTP)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ func NewReader(cfg ReadConfig) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make remote read client of backend %q: %w", cfg.Backend.Name, err)
 	}
-	r := &Reader{cfg: cfg, api: api, data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil)}
+	r := &Reader{cfg: cfg, guard: guard, api: api, data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil)}
 	if cfg.Backend.Virtual {
 		r.partition = cfg.Backend.Partition.WithoutEmpty()
 	}
@@ -104,6 +105,15 @@ func (r *Reader) fault(ctx context.Context, err error) error {
 		}
 	}
 	return &Error{Kind: e.Kind, Backend: r.cfg.Backend.Name, Err: e.Err}
+}
+
+// named says which backend an error of its guard is about.
+func (r *Reader) named(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Backend == "" {
+		return &Error{Kind: e.Kind, Backend: r.cfg.Backend.Name, Err: e.Err}
+	}
+	return err
 }
 
 type labelled struct {
@@ -160,9 +170,12 @@ func (q *rawQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHi
 	group, ctx := errgroup.WithContext(ctx)
 	for i, r := range q.raw.readers {
 		if r.cfg.Backend.Holds(matchers) {
-			group.Go(func() (err error) {
-				lists[i], err = r.fetch(ctx, h, matchers)
-				return err
+			group.Go(func() error {
+				err := r.guard.Do(ctx, func(ctx context.Context) (err error) {
+					lists[i], err = r.fetch(ctx, h, matchers)
+					return err
+				})
+				return r.named(err)
 			})
 		}
 	}
