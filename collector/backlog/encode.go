@@ -46,7 +46,9 @@ func requestV1(samples []sample) *prompb.WriteRequest {
 		case s.histogram != nil:
 			ts.Histograms = []prompb.Histogram{prompb.FromIntHistogram(s.t, s.histogram)}
 		case s.float != nil:
-			ts.Histograms = []prompb.Histogram{prompb.FromFloatHistogram(s.t, s.float)}
+			h := prompb.FromFloatHistogram(s.t, s.float)
+			h.CustomValues = s.float.CustomValues // which that function forgets
+			ts.Histograms = []prompb.Histogram{h}
 		default:
 			ts.Samples = []prompb.Sample{{Value: s.v, Timestamp: s.t}}
 		}

@@ -32,7 +32,9 @@ func encodeV1(series []outgoing) ([]byte, error) {
 	for i, s := range series {
 		ts := prompb.TimeSeries{Labels: prompb.FromLabels(s.Metric, nil)}
 		if s.H != nil {
-			ts.Histograms = []prompb.Histogram{prompb.FromFloatHistogram(s.T, s.H)}
+			h := prompb.FromFloatHistogram(s.T, s.H)
+			h.CustomValues = s.H.CustomValues // which that function forgets
+			ts.Histograms = []prompb.Histogram{h}
 		} else {
 			ts.Samples = []prompb.Sample{{Timestamp: s.T, Value: s.F}}
 		}

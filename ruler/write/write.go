@@ -229,9 +229,11 @@ func (os outcomes) apply(results []Result) {
 // protocol 1.0 stores nothing of it, so the request is split until only the
 // refused series are left out.
 func (w *Writer) send(ctx context.Context, dst *destination, series []outgoing) outcomes {
+	old := dst.v1.Load()
 	answer, err := w.post(ctx, dst, series)
-	if err == nil && answer.status == http.StatusUnsupportedMediaType && !dst.v1.Swap(true) {
+	if err == nil && !old && answer.tooNew() {
 		w.logger.Info("backend does not know remote write 2.0, using 1.0", "backend", dst.Name)
+		dst.v1.Store(true)
 		answer, err = w.post(ctx, dst, series)
 	}
 	if err == nil {
@@ -316,6 +318,13 @@ type answer struct {
 	// stored is the number of samples stored if the backend says so
 	// (protocol 2.0), else negative.
 	stored int
+}
+
+// tooNew tells an answer to protocol 2.0 of a backend that knows only 1.0. It
+// may say so, or take the message for an empty one and be content: then it
+// does not tell how much it has stored, as 2.0 demands.
+func (a answer) tooNew() bool {
+	return a.status == http.StatusUnsupportedMediaType || a.status/100 == 2 && a.stored < 0
 }
 
 // retryable is an error if the same request may succeed later: the backend is

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
@@ -110,20 +111,22 @@ func TestHistogramsAndStaleMarkersArriveExactly(t *testing.T) {
 			t.Parallel()
 			srv, st := receiver(t, accepts)
 			w := newWriter(t, Destination{Name: "all", URL: srv.URL})
-			h := tsdbutil.GenerateTestFloatHistogram(3)
+			h, custom := tsdbutil.GenerateTestFloatHistogram(3), tsdbutil.GenerateTestCustomBucketsFloatHistogram(3)
 			require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{
 				{T: 7, H: h, Metric: labels.FromStrings("__name__", "h")},
+				{T: 7, H: custom, Metric: labels.FromStrings("__name__", "custom")},
 				{T: 7, F: math.Float64frombits(value.StaleNaN), Metric: labels.FromStrings("__name__", "s")},
 			}}))
 			q, err := st.Querier(0, 10)
 			require.NoError(t, err)
 			defer q.Close()
-			it := selectOne(t, q, "h")
-			require.Equal(t, chunkenc.ValFloatHistogram, it.Next())
-			_, got := it.AtFloatHistogram(nil)
-			h.CounterResetHint = got.CounterResetHint // storage fills it in
-			require.Equal(t, h, got)
-			it = selectOne(t, q, "s")
+			for name, want := range map[string]*histogram.FloatHistogram{"h": h, "custom": custom} {
+				it := selectOne(t, q, name)
+				require.Equal(t, chunkenc.ValFloatHistogram, it.Next())
+				_, got := it.AtFloatHistogram(nil)
+				require.True(t, want.Equals(got), "%s: %s, wrote %s", name, got, want)
+			}
+			it := selectOne(t, q, "s")
 			require.Equal(t, chunkenc.ValFloat, it.Next())
 			_, v := it.At()
 			require.True(t, value.IsStaleNaN(v))
@@ -162,6 +165,23 @@ func TestRejectedSamplesAreCountedAndDoNotBlockOthers(t *testing.T) {
 			require.InDelta(t, 1, testutil.ToFloat64(w.metrics.rejected.WithLabelValues("all", "duplicate_value")), 0)
 		})
 	}
+}
+
+// Receivers from before 2.0 take its messages for empty ones of 1.0.
+func TestAnOldReceiverThatIsContentWithNothingGetsProtocol1(t *testing.T) {
+	t.Parallel()
+	srv, data := receiver(t, remoteapi.WriteV1MessageType)
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Prometheus-Remote-Write-Version") != "0.1.0" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		srv.Config.Handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(old.Close)
+	w := newWriter(t, Destination{Name: "all", URL: old.URL})
+	require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{sample(1000, 1, "__name__", "a")}}))
+	require.Len(t, stored(t, data), 1)
 }
 
 func TestTheSameSampleTwiceIsNoRejection(t *testing.T) {

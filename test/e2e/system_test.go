@@ -375,9 +375,10 @@ func (s *system) query(i int, expr string, at time.Time) (model.Vector, error) {
 	return vector, nil
 }
 
-// alerts are the active alerts that Alertmanager has of a name.
-func (s *system) alerts(name string) ([]map[string]string, error) {
-	resp, err := http.Get(s.alertmanager() + "/api/v2/alerts?filter=" + url.QueryEscape(`alertname="`+name+`"`))
+// alertsOf are the labels of the active alerts that an Alertmanager has of a
+// name.
+func alertsOf(alertmanager, name string) ([]map[string]string, error) {
+	resp, err := http.Get(alertmanager + "/api/v2/alerts?filter=" + url.QueryEscape(`alertname="`+name+`"`))
 	if err != nil {
 		return nil, err
 	}

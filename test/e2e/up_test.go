@@ -60,7 +60,7 @@ func TestUp(t *testing.T) {
 	s.signalMember(1, syscall.SIGSTOP)
 	s.waitShared(0, 2)
 	eventually(t, func() error {
-		alerts, err := s.alerts("TocsinMemberDown")
+		alerts, err := alertsOf(s.alertmanager(), "TocsinMemberDown")
 		if err == nil && (len(alerts) != 1 || alerts[0]["instance"] != memberName(1)) {
 			err = fmt.Errorf("alerts about members: %v", alerts)
 		}
@@ -72,7 +72,7 @@ func TestUp(t *testing.T) {
 	s.signalMember(1, syscall.SIGKILL)
 	s.waitShared(0, 1, 2)
 	eventually(t, func() error {
-		alerts, err := s.alerts("TocsinMemberDown")
+		alerts, err := alertsOf(s.alertmanager(), "TocsinMemberDown")
 		if err == nil && len(alerts) > 0 {
 			err = fmt.Errorf("alerts about members: %v", alerts)
 		}

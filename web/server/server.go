@@ -122,8 +122,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	if err := srv.Shutdown(stopCtx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("stop HTTP server: %w", err)
+	err := srv.Shutdown(stopCtx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = srv.Close()
 	}
-	return srv.Close()
+	<-failed // it says only that the server was closed
+	return err
 }
