@@ -10,6 +10,8 @@ import (
 	"github.com/golang/snappy"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tocsin-rules/tocsin/web/promapi"
 )
 
 const (
@@ -43,7 +45,7 @@ func (l *limiter) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, l.maxBody)
 		switch r.URL.Path {
-		case apiPrefix + "/write", apiPrefix + "/read":
+		case promapi.Prefix + "/write", promapi.Prefix + "/read":
 			if !l.admitSnappy(w, r) {
 				return
 			}

@@ -31,6 +31,8 @@ import (
 	"github.com/prometheus/prometheus/storage/remote"
 	"github.com/prometheus/prometheus/tsdb/record"
 	"github.com/prometheus/prometheus/tsdb/wlog"
+
+	"github.com/tocsin-rules/tocsin/proto/remotewrite"
 )
 
 // poll is how often the end of the log is looked at for new records.
@@ -89,7 +91,7 @@ type Sender struct {
 	dropped prometheus.Counter
 	decoder record.Decoder
 	series  *series
-	batch   []sample
+	batch   []remotewrite.Sample
 	// until is the timestamp of the last sample to send, known once the queue
 	// runs; zero before.
 	until int64
@@ -179,14 +181,14 @@ func (s *Sender) flush(ctx context.Context) error {
 		}
 	}
 	for _, smp := range s.batch {
-		s.last.Store(max(s.last.Load(), smp.t))
+		s.last.Store(max(s.last.Load(), smp.T))
 	}
 	s.batch = s.batch[:0]
 	return nil
 }
 
 // send returns an error only if ctx ended.
-func (s *Sender) send(ctx context.Context, samples []sample) error {
+func (s *Sender) send(ctx context.Context, samples []remotewrite.Sample) error {
 	err := s.store(ctx, samples)
 	switch {
 	case err == nil:
@@ -216,8 +218,8 @@ func refusedForSamples(err error) bool {
 }
 
 // store sends one request, again and again while the backend is away.
-func (s *Sender) store(ctx context.Context, samples []sample) error {
-	body, err := encode(samples, s.cfg.RemoteWrite.ProtobufMessage)
+func (s *Sender) store(ctx context.Context, samples []remotewrite.Sample) error {
+	body, err := remotewrite.Encode(samples, s.cfg.RemoteWrite.ProtobufMessage)
 	if err != nil {
 		return err
 	}

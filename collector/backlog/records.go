@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/prometheus/model/relabel"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/record"
+
+	"github.com/tocsin-rules/tocsin/proto/remotewrite"
 )
 
 // series knows the labels that the backend is to get, by the number that the
@@ -58,7 +60,7 @@ func (s *Sender) take(rec []byte) error {
 			return fmt.Errorf("decode log record: %w", err)
 		}
 		for _, ref := range refs {
-			s.add(ref.Ref, sample{t: ref.T, v: ref.V})
+			s.add(ref.Ref, remotewrite.Sample{T: ref.T, F: ref.V})
 		}
 	default:
 		if s.cfg.RemoteWrite.SendNativeHistograms {
@@ -77,7 +79,7 @@ func (s *Sender) takeHistograms(kind record.Type, rec []byte) error {
 			return fmt.Errorf("decode log record: %w", err)
 		}
 		for _, ref := range refs {
-			s.add(ref.Ref, sample{t: ref.T, histogram: ref.H})
+			s.add(ref.Ref, remotewrite.Sample{T: ref.T, H: ref.H})
 		}
 	case record.FloatHistogramSamples, record.CustomBucketsFloatHistogramSamples:
 		refs, err := d.FloatHistogramSamples(rec, nil)
@@ -85,7 +87,7 @@ func (s *Sender) takeHistograms(kind record.Type, rec []byte) error {
 			return fmt.Errorf("decode log record: %w", err)
 		}
 		for _, ref := range refs {
-			s.add(ref.Ref, sample{t: ref.T, float: ref.FH})
+			s.add(ref.Ref, remotewrite.Sample{T: ref.T, FH: ref.FH})
 		}
 	}
 	return nil
@@ -93,16 +95,16 @@ func (s *Sender) takeHistograms(kind record.Type, rec []byte) error {
 
 // add takes a sample unless it was sent, is the queue's, is too old for the
 // configuration or belongs to a dropped series.
-func (s *Sender) add(ref chunks.HeadSeriesRef, smp sample) {
+func (s *Sender) add(ref chunks.HeadSeriesRef, smp remotewrite.Sample) {
 	l, kept := s.series.byRef[ref]
-	if !kept || smp.t <= s.cfg.After || (s.until != 0 && smp.t > s.until) {
+	if !kept || smp.T <= s.cfg.After || (s.until != 0 && smp.T > s.until) {
 		return
 	}
 	limit := time.Duration(s.cfg.RemoteWrite.QueueConfig.SampleAgeLimit)
-	if limit > 0 && smp.t < time.Now().Add(-limit).UnixMilli() {
+	if limit > 0 && smp.T < time.Now().Add(-limit).UnixMilli() {
 		s.dropped.Inc()
 		return
 	}
-	smp.labels = l
+	smp.Labels = l
 	s.batch = append(s.batch, smp)
 }

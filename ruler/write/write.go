@@ -27,7 +27,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage/remote"
-	"github.com/prometheus/prometheus/util/compression"
+
+	"github.com/tocsin-rules/tocsin/proto/remotewrite"
 )
 
 const (
@@ -268,13 +269,13 @@ func (w *Writer) post(ctx context.Context, dst *destination, series []outgoing) 
 	if dst.v1.Load() {
 		protocol = protocolV1
 	}
-	message, err := protocol.encode(series)
+	samples := make([]remotewrite.Sample, len(series))
+	for i, s := range series {
+		samples[i] = remotewrite.Sample{Labels: s.Metric, T: s.T, F: s.F, FH: s.H}
+	}
+	body, err := remotewrite.Encode(samples, protocol.message)
 	if err != nil {
 		return answer{}, err
-	}
-	body, err := compression.Encode(compression.Snappy, message, compression.NewSyncEncodeBuffer())
-	if err != nil {
-		return answer{}, fmt.Errorf("compress write request: %w", err)
 	}
 	if dst.Timeout > 0 {
 		var cancel context.CancelFunc

@@ -58,8 +58,10 @@ type Config struct {
 	TSDB v1.TSDBAdminStats
 	Dir  string
 
-	ScrapePools   v1.ScrapePoolsRetriever
-	Targets       v1.TargetRetriever
+	// Scraper answers for targets; it is asked anew for every request.
+	Scraper func() Scraper
+	// GlobalURL says how targets on loopback are called from elsewhere.
+	GlobalURL     v1.GlobalURLOptions
 	Alertmanagers v1.AlertmanagerRetriever
 
 	// Settings are shown in /api/v1/status/config; secrets in it are not.
@@ -75,6 +77,12 @@ type Config struct {
 	Registry *prometheus.Registry
 }
 
+// Scraper is a scrape manager.
+type Scraper interface {
+	v1.ScrapePoolsRetriever
+	v1.TargetRetriever
+}
+
 func (c Config) withDefaults() Config {
 	if c.Exemplars == nil {
 		c.Exemplars = nothing{}
@@ -82,11 +90,8 @@ func (c Config) withDefaults() Config {
 	if c.TSDB == nil {
 		c.TSDB = nothing{}
 	}
-	if c.ScrapePools == nil {
-		c.ScrapePools = nothing{}
-	}
-	if c.Targets == nil {
-		c.Targets = nothing{}
+	if c.Scraper == nil {
+		c.Scraper = func() Scraper { return nothing{} }
 	}
 	if c.Alertmanagers == nil {
 		c.Alertmanagers = nothing{}
@@ -113,12 +118,12 @@ func New(c Config) http.Handler {
 		c.Queryable,
 		c.Appendable,
 		c.Exemplars,
-		func(context.Context) v1.ScrapePoolsRetriever { return c.ScrapePools },
-		func(context.Context) v1.TargetRetriever { return c.Targets },
+		func(context.Context) v1.ScrapePoolsRetriever { return c.Scraper() },
+		func(context.Context) v1.TargetRetriever { return c.Scraper() },
 		func(context.Context) v1.AlertmanagerRetriever { return c.Alertmanagers },
 		c.Settings,
 		c.Flags,
-		v1.GlobalURLOptions{},
+		c.GlobalURL,
 		c.whenReady,
 		c.TSDB,
 		c.Dir,
@@ -132,7 +137,7 @@ func New(c Config) http.Handler {
 		regexp.MustCompile("^$"), // no cross-origin requests
 		func() (v1.RuntimeInfo, error) { return c.runtimeInfo(started), nil },
 		buildInfo(),
-		func() []notifications.Notification { return nil },
+		func() []notifications.Notification { return []notifications.Notification{} },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
 		c.Registry,
 		c.Registry,

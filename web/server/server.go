@@ -126,6 +126,6 @@ func (s *Server) Run(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = srv.Close()
 	}
-	<-failed // it says only that the server was closed
+	_ = <-failed // it says only that the server was closed
 	return err
 }
