@@ -317,7 +317,9 @@ func (e *Evaluator) askOne(ctx context.Context, a *answers, indexes []int, lookb
 	defer close(a.done[b])
 	began := time.Now()
 	results := e.clients[b].Execute(ctx, fragments, remote.Options{Lookback: lookback})
-	e.metrics.answered(e.backends[b].Name, results, time.Since(began))
+	took := time.Since(began)
+	e.metrics.answered(e.backends[b].Name, results, took)
+	observeAnswer(ctx, fragments, results, took)
 	for n, i := range indexes {
 		a.results[i] = e.checked(fragments[n], results[n])
 	}

@@ -214,11 +214,12 @@ func (q localQuerier) Select(ctx context.Context, sorted bool, hints *storage.Se
 		return m.site(m.plan.Sites[i])
 	}
 	m.evaluator.metrics.selects.Inc()
+	began := time.Now()
 	set := q.Querier.Select(ctx, sorted, hints, matchers...)
 	if q.data.fault == nil {
 		q.data.fault = set.Err()
 	}
-	return set
+	return observeFetch(ctx, set, matchers, began)
 }
 
 // site presents the answers of a site as stored series.
