@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TOOL := go tool -modfile=tools/go.mod
+VERSION_PKG := github.com/prometheus/common/version
+LDFLAGS := -X $(VERSION_PKG).Version=$(shell git describe --tags --always --dirty) -X $(VERSION_PKG).Branch=$(shell git rev-parse --abbrev-ref HEAD)
 PROTOS := $(shell find proto -name '*.proto' | sed 's,^proto/,,')
 
 .PHONY: help
@@ -12,7 +14,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build all programs into bin/
-	go build -o bin/ ./cmd/...
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: test
 test: lint checkgenerate ## everything that has to pass: lint, generated code, all tests under the race detector
@@ -48,7 +50,7 @@ protoc:
 
 .PHONY: rewrite
 rewrite: ## rewrite the expected output of scripted and golden tests; read the diff
-	go test ./ruler/... ./sharding/... ./evaluator/plan/... ./alerting/alert/... ./up/... -rewrite
+	go test ./ruler/rule ./ruler/schedule ./sharding ./sharding/handoff ./evaluator/plan ./alerting/alert ./up ./up/screen ./cmd/internal/cli -rewrite
 
 .PHONY: bench
 bench: ## all benchmarks

@@ -232,7 +232,7 @@ func (a *app) newHTTP() error {
 		Logger:        a.logger,
 		Registry:      a.reg,
 	})
-	for _, path := range []string{"query", "query_range", "format_query", "parse_query", "alertmanagers", "status/buildinfo", "status/runtimeinfo"} {
+	for _, path := range []string{"query", "query_range", "format_query", "parse_query", "labels", "label/", "series", "alertmanagers", "status/buildinfo", "status/runtimeinfo"} {
 		a.http.Handle(promapi.Prefix+"/"+path, queries)
 	}
 	return nil
