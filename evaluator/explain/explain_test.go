@@ -1,0 +1,122 @@
+package explain
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+)
+
+// planner plans as the evaluator does, over fixed backends.
+type planner []plan.Backend
+
+func (p planner) Plan(ts time.Time, queries []plan.Query) *plan.Plan {
+	w := plan.Window{Start: ts.UnixMilli(), End: ts.UnixMilli()}
+	return plan.New(queries, p, plan.Options{Window: w, SubqueryStep: time.Minute})
+}
+
+// TestReports runs the scripts in testdata. Their commands:
+//
+//	backends          one a line: NAME [virtual] cluster value
+//	explain [json]    one rule a line: GROUP/NAME[/STAGE] = EXPR
+func TestReports(t *testing.T) {
+	t.Parallel()
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		var backends planner
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			switch d.Cmd {
+			case "backends":
+				backends = parseBackends(d.Input)
+				require.NoError(t, plan.Validate(backends))
+				return ""
+			case "explain":
+				r := Explain(backends, time.Unix(3600, 0).UTC(), parseRules(t, d.Input))
+				if !d.HasArg("json") {
+					return r.String()
+				}
+				body, err := json.MarshalIndent(r, "", "  ")
+				require.NoError(t, err)
+				return string(body) + "\n"
+			}
+			d.Fatalf(t, "unknown command %q", d.Cmd)
+			return ""
+		})
+	})
+}
+
+func parseBackends(input string) planner {
+	var backends planner
+	for line := range strings.Lines(input) {
+		words := strings.Fields(line)
+		b := plan.Backend{Name: words[0], Virtual: len(words) > 1 && words[1] == "virtual"}
+		cluster := words[len(words)-1]
+		b.Partition = labels.FromStrings("cluster", strings.Trim(cluster, `"`))
+		backends = append(backends, b)
+	}
+	return backends
+}
+
+func parseRules(t *testing.T, input string) []Rule {
+	t.Helper()
+	var rules []Rule
+	for line := range strings.Lines(input) {
+		name, text, ok := strings.Cut(line, " = ")
+		require.True(t, ok, line)
+		expr, err := parser.ParseExpr(text)
+		require.NoError(t, err, line)
+		parts := strings.Split(name, "/")
+		r := Rule{Group: parts[0], Name: parts[1], Type: "recording", Expr: expr}
+		if len(parts) > 2 {
+			r.Batch.Stage, err = strconv.Atoi(parts[2])
+			require.NoError(t, err)
+		}
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+func TestEveryReasonHasAMeaning(t *testing.T) {
+	t.Parallel()
+	for _, reason := range plan.Reasons() {
+		require.NotEmpty(t, meanings[reason], "reason %q", reason)
+	}
+}
+
+// What a member answers is what its client prints.
+func TestAReportSurvivesEncoding(t *testing.T) {
+	t.Parallel()
+	rules := parseRules(t, "g/a = sum(x) / quantile(0.9, x)\ng/b = info(y)\ng/c = max_over_time(sum(x)[5m:1m])")
+	r := Explain(parseBackends("east \"east\"\nwest virtual \"west\""), time.Unix(3600, 0).UTC(), rules)
+	body, err := json.Marshal(r)
+	require.NoError(t, err)
+	var decoded Report
+	require.NoError(t, json.Unmarshal(body, &decoded))
+	require.Equal(t, r.String(), decoded.String())
+}
+
+func TestCostsAreShown(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]fmt.Stringer{
+		"": (*Cost)(nil),
+		" (2 series, 40 samples, 9 bytes, 1.5ms)":               &Cost{Series: 2, Samples: 40, Bytes: 9, Seconds: 0.0015},
+		" (failed after 2s: away)":                              &Cost{Seconds: 2, Error: "away"},
+		" (1 requests, 3 fragments, 40 samples, 9 bytes, 20µs)": &BackendCost{Requests: 1, Fragments: 3, Samples: 40, Bytes: 9, Seconds: 0.00002},
+	} {
+		require.Equal(t, want, c.String())
+	}
+}
+
+func TestMain(m *testing.M) {
+	parser.EnableExperimentalFunctions = true
+	os.Exit(m.Run())
+}

@@ -1,0 +1,15 @@
+package explain
+
+import "github.com/tocsin-rules/tocsin/evaluator/plan"
+
+// meanings are what the planner's reason codes say, and what would help.
+var meanings = map[plan.Reason]string{
+	plan.ReasonRaw:            "pushdown is turned off for this batch",
+	plan.ReasonRawSelector:    "the series of this selector are fetched one by one, because what uses them stays local",
+	plan.ReasonInfo:           "info() chooses the series that it reads while it runs; a join with group_left can be pushed down",
+	plan.ReasonAggregation:    "this aggregation needs all values in one place; those of its argument are moved",
+	plan.ReasonMatching:       "elements of different backends may match each other; partition labels in on(), or out of ignoring(), would tell that they do not",
+	plan.ReasonParameter:      "a parameter depends on stored series, so it is known only after they have been read",
+	plan.ReasonPartitionLabel: "the expression sets a partition label itself, so a backend's answer could collide with another's",
+	plan.ReasonUnsupported:    "a backend that does not store its partition labels cannot be asked for this exactly",
+}
