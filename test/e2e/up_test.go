@@ -134,10 +134,10 @@ func holes(samples []model.SamplePair) error {
 	return nil
 }
 
-// requireRecordedRight takes the slot that each recording rule was last
-// evaluated for and compares what any member answers for the recorded series
-// with what Prometheus' engine makes of the rule's expression over the raw
-// series of all backends.
+// requireRecordedRight compares what any member answers for recorded series
+// with what Prometheus' engine makes of the rules' expressions over the raw
+// series of all backends. The collectors stand still meanwhile, so that both
+// look at the same data however late it was written.
 func (s *system) requireRecordedRight() {
 	s.t.Helper()
 	const atLeast = 25
@@ -148,6 +148,9 @@ func (s *system) requireRecordedRight() {
 		}
 		return err
 	})
+	s.signalCollectors(syscall.SIGSTOP)
+	defer s.signalCollectors(syscall.SIGCONT)
+	still := time.Now()
 	groups, err := s.groups(0)
 	require.NoError(s.t, err)
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 50_000_000, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true})
@@ -157,7 +160,7 @@ func (s *system) requireRecordedRight() {
 			if r.Type != "recording" || strings.HasPrefix(r.Name, "heartbeat_") {
 				continue
 			}
-			samples := s.recorded(n%3, g, r)
+			samples := s.recorded(n%3, g, r, still)
 			if len(samples) == 0 {
 				continue // a rule about something that is not on this machine
 			}
@@ -168,9 +171,17 @@ func (s *system) requireRecordedRight() {
 	require.GreaterOrEqual(s.t, compared, atLeast, "recording rules of the default set that have results")
 }
 
-// recorded returns the newest samples of the rule's series, all of one slot.
+func (s *system) signalCollectors(sig syscall.Signal) {
+	s.t.Helper()
+	for _, cluster := range []string{"east", "west"} {
+		require.NoError(s.t, syscall.Kill(s.pid(" collector ", "collector-"+cluster+".yml"), sig))
+	}
+}
+
+// recorded returns the newest samples of the rule's series, all of one slot
+// that looked at a time after the given one; none if the rule has no result.
 // The series of a scoped group carry its cluster.
-func (s *system) recorded(i int, g group, r ruleJSON) model.Vector {
+func (s *system) recorded(i int, g group, r ruleJSON, after time.Time) model.Vector {
 	s.t.Helper()
 	selector := r.Name
 	if parts := strings.Split(g.Key, "/"); parts[0] == "clusterrules" {
@@ -183,6 +194,9 @@ func (s *system) recorded(i int, g group, r ruleJSON) model.Vector {
 			return err
 		}
 		slot := model.Time(float64(at[0].Value) * 1000)
+		if !slot.Time().After(after) {
+			return fmt.Errorf("the newest sample of %s is of %s, before %s", selector, slot.Time(), after)
+		}
 		samples, err = s.query(i, selector, slot.Time())
 		return err
 	})
