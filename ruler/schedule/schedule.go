@@ -1,7 +1,10 @@
 package schedule
 
 import (
+	"container/heap"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -93,26 +96,42 @@ type entry struct {
 	live, repeat bool // a job of that kind is running
 	retryAt      time.Time
 	retryDelay   time.Duration
+
+	// wake is when there may be something to hand out, place where the entry
+	// is in the queue, -1 if there is nothing to wait for.
+	wake  time.Time
+	place int
 }
 
-// Schedule holds the groups that this member evaluates.
+// Schedule holds the groups that this member evaluates. The cost of a call is
+// that of the groups which it is about: those that sleep cost nothing.
 type Schedule struct {
-	limits  Limits
-	groups  map[string]*entry
-	keys    []string // sorted
-	repeats int      // running
+	limits Limits
+	groups map[string]*entry
+	queue  queue
+	// running are the groups with a live slot in progress, crowded those whose
+	// repeats wait for others to end.
+	running map[string]*entry
+	crowded map[string]*entry
+	repeats int // running
 }
 
 // New returns an empty schedule.
 func New(limits Limits) *Schedule {
-	return &Schedule{limits: limits, groups: map[string]*entry{}}
+	return &Schedule{
+		limits:  limits,
+		groups:  map[string]*entry{},
+		running: map[string]*entry{},
+		crowded: map[string]*entry{},
+	}
 }
 
 // Add puts a group under the schedule, or replaces the definition of one that
 // is there, which keeps its progress unless a new one is given by p. A group
 // without progress starts with the slot that is current at now.
 func (s *Schedule) Add(g Group, p Progress, now time.Time) []Missed {
-	e := &entry{Group: g, offset: Offset(g.Key, g.Interval), Progress: clone(p)}
+	s.Remove(g.Key)
+	e := &entry{Group: g, offset: Offset(g.Key, g.Interval), Progress: clone(p), place: -1}
 	current := Slot(now, g.Interval, e.offset)
 	switch {
 	case e.Committed.IsZero():
@@ -123,16 +142,10 @@ func (s *Schedule) Add(g Group, p Progress, now time.Time) []Missed {
 		e.Committed = Slot(e.Committed, g.Interval, e.offset)
 		e.Behind = nil
 	}
-	if old, ok := s.groups[g.Key]; ok {
-		s.stopRepeat(old)
-	} else {
-		i := sort.SearchStrings(s.keys, g.Key)
-		s.keys = append(s.keys, "")
-		copy(s.keys[i+1:], s.keys[i:])
-		s.keys[i] = g.Key
-	}
 	s.groups[g.Key] = e
-	return s.catchUp(e, now)
+	missed := s.catchUp(e, now)
+	s.settle(e)
+	return missed
 }
 
 // Remove takes a group off the schedule.
@@ -142,15 +155,17 @@ func (s *Schedule) Remove(key string) {
 		return
 	}
 	s.stopRepeat(e)
+	e.paused = true
+	s.settle(e)
 	delete(s.groups, key)
-	i := sort.SearchStrings(s.keys, key)
-	s.keys = append(s.keys[:i], s.keys[i+1:]...)
+	delete(s.running, key)
 }
 
 // Pause hands out no more jobs of a group; those that run may still be Done.
 func (s *Schedule) Pause(key string) {
 	if e, ok := s.groups[key]; ok {
 		e.paused = true
+		s.settle(e)
 	}
 }
 
@@ -163,11 +178,11 @@ func (s *Schedule) Progress(key string) (Progress, bool) {
 	return clone(e.Progress), true
 }
 
-// Lag is the time since the oldest live slot that is due and not done, over
-// all groups; zero if nothing is due.
+// Lag is the age of the oldest live slot that was handed out and is not done;
+// zero if there is none.
 func (s *Schedule) Lag(now time.Time) time.Duration {
 	var lag time.Duration
-	for _, e := range s.groups {
+	for _, e := range s.running {
 		lag = max(lag, now.Sub(e.next()))
 	}
 	return lag
@@ -177,44 +192,84 @@ func (s *Schedule) Lag(now time.Time) time.Duration {
 // and then by key. What it hands out counts as running until Done. Missed
 // tells which slots it gave up.
 func (s *Schedule) Due(now time.Time) (jobs []Job, missed []Missed) {
-	for _, k := range s.keys {
-		e := s.groups[k]
-		if e.paused {
-			continue
-		}
+	due := s.awake(now)
+	for _, e := range due {
 		missed = append(missed, s.catchUp(e, now)...)
 		if e.live || e.next().After(now) {
 			continue
 		}
 		e.live = true
-		jobs = append(jobs, Job{Key: k, Slot: e.next(), Rules: e.liveRules()})
+		s.running[e.Key] = e
+		jobs = append(jobs, Job{Key: e.Key, Slot: e.next(), Rules: e.liveRules()})
 	}
-	repeats, gaveUp := s.dueRepeats(now)
+	repeats, gaveUp := s.dueRepeats(due, now)
+	for _, e := range due {
+		s.settle(e)
+	}
 	sortJobs(jobs)
 	return append(jobs, repeats...), append(missed, gaveUp...)
+}
+
+// awake takes the groups off the queue whose time has come, sorted by key.
+func (s *Schedule) awake(now time.Time) []*entry {
+	var due []*entry
+	for len(s.queue) > 0 && !s.queue[0].wake.After(now) {
+		due = append(due, heap.Pop(&s.queue).(*entry))
+	}
+	slices.SortFunc(due, func(a, b *entry) int { return strings.Compare(a.Key, b.Key) })
+	return due
+}
+
+// settle puts a group to where it waits for what comes next.
+func (s *Schedule) settle(e *entry) {
+	var crowded bool
+	e.wake, crowded = e.wakeUp(s.repeats >= s.limits.Repeats)
+	delete(s.crowded, e.Key)
+	if crowded {
+		s.crowded[e.Key] = e
+	}
+	switch {
+	case e.wake.IsZero() && e.place >= 0:
+		heap.Remove(&s.queue, e.place)
+	case e.wake.IsZero():
+	case e.place >= 0:
+		heap.Fix(&s.queue, e.place)
+	default:
+		heap.Push(&s.queue, e)
+	}
+}
+
+// wakeUp is when the group has something to hand out, zero if that depends on
+// others; crowded tells that a repeat waits for another to end.
+func (e *entry) wakeUp(full bool) (wake time.Time, crowded bool) {
+	if e.paused {
+		return wake, false
+	}
+	if !e.live {
+		wake = e.next()
+	}
+	if len(e.Behind) == 0 || e.repeat {
+		return wake, false
+	}
+	if full {
+		return wake, true
+	}
+	if wake.IsZero() || e.retryAt.Before(wake) {
+		wake = e.retryAt
+		if wake.IsZero() {
+			wake = time.UnixMilli(0) // at once
+		}
+	}
+	return wake, false
 }
 
 // Next is the earliest time at which Due may have something to hand out that
 // it has not now; zero if never.
 func (s *Schedule) Next() time.Time {
-	var next time.Time
-	sooner := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
+	if len(s.queue) == 0 {
+		return time.Time{}
 	}
-	for _, e := range s.groups {
-		if e.paused {
-			continue
-		}
-		if !e.live {
-			sooner(e.next())
-		}
-		if len(e.Behind) > 0 && !e.repeat && s.repeats < s.limits.Repeats {
-			sooner(e.retryAt)
-		}
-	}
-	return next
+	return s.queue[0].wake
 }
 
 // Done reports the outcome of a job that Due handed out. A job of a group
@@ -231,7 +286,9 @@ func (s *Schedule) Done(j Job, o Outcome, now time.Time) {
 	if !e.live || !e.next().Equal(j.Slot) {
 		return
 	}
+	defer s.settle(e)
 	e.live = false
+	delete(s.running, e.Key)
 	e.Committed = j.Slot
 	for _, r := range o.Failed {
 		e.fallBehind(r, j.Slot)
@@ -244,7 +301,7 @@ func (s *Schedule) Done(j Job, o Outcome, now time.Time) {
 // String lists the groups and how far they are, for tests.
 func (s *Schedule) String() string {
 	var b strings.Builder
-	for _, k := range s.keys {
+	for _, k := range slices.Sorted(maps.Keys(s.groups)) {
 		e := s.groups[k]
 		fmt.Fprintf(&b, "%s committed=%s", k, e.Committed.UTC().Format(time.TimeOnly))
 		for _, r := range sortedRules(e.Behind) {
@@ -298,10 +355,9 @@ func (s *Schedule) giveUp(e *entry, now time.Time) []Missed {
 	return []Missed{{Key: e.Key, Slots: slots}}
 }
 
-func (s *Schedule) dueRepeats(now time.Time) (jobs []Job, missed []Missed) {
-	for _, k := range s.keys {
-		e := s.groups[k]
-		if len(e.Behind) == 0 || e.paused || e.repeat || now.Before(e.retryAt) {
+func (s *Schedule) dueRepeats(due []*entry, now time.Time) (jobs []Job, missed []Missed) {
+	for _, e := range due {
+		if len(e.Behind) == 0 || e.repeat || now.Before(e.retryAt) {
 			continue
 		}
 		missed = append(missed, s.giveUp(e, now)...)
@@ -318,10 +374,15 @@ func (s *Schedule) dueRepeats(now time.Time) (jobs []Job, missed []Missed) {
 	return jobs, missed
 }
 
+// stopRepeat ends a repeat, which makes room for those of others.
 func (s *Schedule) stopRepeat(e *entry) {
-	if e.repeat {
-		e.repeat = false
-		s.repeats--
+	if !e.repeat {
+		return
+	}
+	e.repeat = false
+	s.repeats--
+	for _, other := range s.crowded {
+		s.settle(other)
 	}
 }
 
@@ -330,6 +391,7 @@ func (s *Schedule) doneRepeat(e *entry, j Job, o Outcome, now time.Time) {
 		return
 	}
 	s.stopRepeat(e)
+	defer s.settle(e)
 	failed := map[int]bool{}
 	for _, r := range o.Failed {
 		failed[r] = true
