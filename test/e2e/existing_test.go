@@ -42,10 +42,10 @@ func startServer(t *testing.T, name, address string, args ...string) {
 		if err != nil {
 			return err
 		}
-		if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s is not ready: %s, %v", name, resp.Status, err)
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s is not ready: %s", name, resp.Status)
 		}
-		return nil
+		return resp.Body.Close()
 	})
 }
 
