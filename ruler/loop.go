@@ -58,6 +58,8 @@ type Ruler struct {
 // runner is a group that runs here.
 type runner struct {
 	*group
+	since    time.Time
+	from     string
 	jobs     int // in progress
 	edit     *rule.Group
 	stopping bool
@@ -107,30 +109,34 @@ func New(cfg Config, deps Deps) (*Ruler, error) {
 func (r *Ruler) Run(ctx context.Context) error {
 	defer r.work.Wait()
 	defer close(r.done)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	due := time.NewTimer(0)
+	defer due.Stop()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case f := <-r.inbox:
 			f()
-		case <-timer.C:
+		case <-ticker.C:
 			r.events = append(r.events, handoff.Tick{})
+		case <-due.C:
 		}
 		r.settle(ctx)
 		r.dispatch(ctx)
-		timer.Reset(r.wait(time.Now()))
+		due.Reset(r.wait(time.Now()))
 	}
 }
 
-// wait is how long nothing is due.
+// wait is how long nothing is due, at most a while.
 func (r *Ruler) wait(now time.Time) time.Duration {
+	const while = time.Minute
 	next := r.sched.Next()
 	if next.IsZero() {
-		return tick
+		return while
 	}
-	return min(tick, max(time.Millisecond, next.Sub(now)))
+	return min(while, max(time.Millisecond, next.Sub(now)))
 }
 
 // do runs f in the loop; it is dropped when the loop has ended.
@@ -209,7 +215,9 @@ func (r *Ruler) Status() []GroupStatus {
 	defer r.mu.RUnlock()
 	statuses := make([]GroupStatus, 0, len(r.running))
 	for _, run := range r.running {
-		statuses = append(statuses, run.status())
+		s := run.status()
+		s.Since, s.From = run.since, run.from
+		statuses = append(statuses, s)
 	}
 	slices.SortFunc(statuses, func(a, b GroupStatus) int { return strings.Compare(a.Group.Key, b.Group.Key) })
 	return statuses
@@ -262,7 +270,7 @@ func (r *Ruler) start(a handoff.Start) {
 	}
 	r.log.Info("group starts here", "group", a.Key, "from", a.From, "slot", p.Committed)
 	r.mu.Lock()
-	r.running[a.Key] = &runner{group: g}
+	r.running[a.Key] = &runner{group: g, since: time.Now().UTC(), from: a.From}
 	r.mu.Unlock()
 	r.metrics.started(g)
 	r.metrics.handoffs.WithLabelValues(origin(a.From)).Inc()
