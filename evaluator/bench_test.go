@@ -83,3 +83,47 @@ func BenchmarkMerge(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkTenants evaluates one rule pack for 50 tenants of one backend, who
+// each have all of its series, together and one by one.
+func BenchmarkTenants(b *testing.B) {
+	exprs := packExpressions(b)["kube-prometheus"][:60]
+	v := vocabulary{}
+	for _, e := range exprs {
+		v.add(mustParse(b, e))
+	}
+	var series []promql.Series
+	scopes := make([]labels.Labels, 50)
+	for i := range scopes {
+		scopes[i] = labels.FromStrings("cluster", "east", "tenant", fmt.Sprintf("team-%d", i))
+		for _, s := range v.series(rand.New(rand.NewPCG(7, 7))) {
+			if s.Metric.Get("cluster") == "east" {
+				s.Metric = labels.NewBuilder(s.Metric).Set("tenant", scopes[i].Get("tenant")).Labels()
+				series = append(series, s)
+			}
+		}
+	}
+	f := newFleet(b, overNative, series)
+	for _, together := range []bool{true, false} {
+		var queries []evaluator.Query
+		for _, e := range exprs {
+			for _, scope := range scopes {
+				expr, err := plan.Scope(mustParse(b, e), scope)
+				require.NoError(b, err)
+				q := evaluator.Query{Expr: expr}
+				if together {
+					q.Scope = scope
+				}
+				queries = append(queries, q)
+			}
+		}
+		b.Run(fmt.Sprintf("together=%t", together), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				f.evaluator.Evaluate(context.Background(), slot, queries)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(queries)), "us/query")
+			b.ReportMetric(float64(len(queries)-len(f.evaluator.Folding(queries).Rest))/float64(len(queries)), "folded")
+		})
+	}
+}

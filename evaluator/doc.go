@@ -9,7 +9,10 @@
 // the other queries of the batch have their results. There is no partial
 // result.
 //
+// Queries that differ only in their tenant are evaluated together where that
+// is exact, and each alone if that fails, so that none suffers for another.
+//
 // The package never writes, never schedules and keeps no state between batches
-// but connections and streams. An Evaluator is safe for concurrent use. The
-// scripts of the planner are in plan/testdata.
+// but connections, streams, and which queries failed together. An Evaluator is
+// safe for concurrent use. The scripts of the planner are in plan/testdata.
 package evaluator

@@ -139,10 +139,16 @@ func (f *fleet) compare(t testing.TB, exprs []string, ts time.Time) (differences
 		require.NoError(t, err, e)
 		queries[i] = evaluator.Query{Name: e, Expr: expr}
 	}
+	return f.compareQueries(t, queries, ts)
+}
+
+func (f *fleet) compareQueries(t testing.TB, queries []evaluator.Query, ts time.Time) (differences []string) {
+	t.Helper()
 	for i, got := range f.evaluator.Evaluate(context.Background(), ts, queries) {
-		want, err := f.expected(t, exprs[i], ts)
-		if d := difference(exprs[i], want, err, got); d != "" {
-			differences = append(differences, fmt.Sprintf("%s\n%s%s", exprs[i], d, f.evaluator.Plan(ts, queries[i:i+1])))
+		text := queries[i].Expr.String()
+		want, err := f.expected(t, text, ts)
+		if d := difference(text, want, err, got); d != "" {
+			differences = append(differences, fmt.Sprintf("%s\n%s%s", text, d, f.evaluator.Plan(ts, queries[i:i+1])))
 		}
 	}
 	return differences

@@ -28,6 +28,10 @@ type metrics struct {
 	local     *prometheus.CounterVec
 	raw       *prometheus.CounterVec
 	selects   prometheus.Counter
+	folds     prometheus.Counter
+	members   prometheus.Counter
+	alone     *prometheus.CounterVec
+	unfolded  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, backends []plan.Backend) *metrics {
@@ -51,6 +55,16 @@ func newMetrics(reg prometheus.Registerer, backends []plan.Backend) *metrics {
 			Name: "tocsin_evaluator_raw_selects_total",
 			Help: "Selectors whose raw series were fetched.",
 		}),
+		folds: f.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_evaluator_folds_total",
+			Help: "Queries evaluated in place of several that differ only in their tenant.",
+		}),
+		members: f.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_evaluator_folded_queries_total",
+			Help: "Queries that differ from others only in their tenant and were evaluated together with them.",
+		}),
+		alone:    counter("not_folded_queries_total", "Queries that differ from others only in their tenant but were not evaluated together, by reason.", "reason"),
+		unfolded: counter("unfolded_queries_total", "Queries evaluated a second time, each alone, because the evaluation together failed, by kind of the error.", "kind"),
 	}
 	m.initialise(backends)
 	return m
@@ -71,6 +85,12 @@ func (m *metrics) initialise(backends []plan.Backend) {
 	for _, reason := range plan.Reasons() {
 		m.local.WithLabelValues(string(reason))
 	}
+	for _, reason := range plan.FoldReasons() {
+		m.alone.WithLabelValues(string(reason))
+	}
+	for _, kind := range remote.Kinds() {
+		m.unfolded.WithLabelValues(string(kind))
+	}
 	m.raw.WithLabelValues(rawJSONHistogram)
 	m.raw.WithLabelValues(rawMixedTypes)
 }
@@ -89,6 +109,17 @@ func (m *metrics) planned(p *plan.Plan) {
 		for _, n := range q.Notes {
 			m.local.WithLabelValues(string(n.Reason)).Inc()
 		}
+	}
+}
+
+// folded counts what is evaluated together and what is not.
+func (m *metrics) folded(f *plan.Folding) {
+	m.folds.Add(float64(len(f.Folds)))
+	for _, fold := range f.Folds {
+		m.members.Add(float64(len(fold.Members)))
+	}
+	for _, n := range f.Notes {
+		m.alone.WithLabelValues(string(n.Reason)).Add(float64(len(n.Queries)))
 	}
 }
 

@@ -101,7 +101,7 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 	queries := make([]Query, len(evaluations))
 	for i, e := range evaluations {
 		def := e.task.group.def
-		queries[i] = Query{Name: def.Key + "/" + def.Rules[e.rule].Name(), Expr: def.Rules[e.rule].Expr}
+		queries[i] = Query{Name: def.Key + "/" + def.Rules[e.rule].Name(), Expr: def.Rules[e.rule].Expr, Scope: def.Scope}
 	}
 	at := b.slot.Add(-b.offset)
 	start := time.Now()

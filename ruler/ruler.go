@@ -36,6 +36,8 @@ type Query struct {
 	// Name says in errors who asks: the group and the rule.
 	Name string
 	Expr parser.Expr
+	// Scope are the labels that every selector of Expr is restricted to.
+	Scope labels.Labels
 }
 
 // Result is what became of a Query.

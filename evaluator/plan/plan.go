@@ -38,6 +38,9 @@ type Query struct {
 	// Name says in texts and errors whose expression it is.
 	Name string
 	Expr parser.Expr
+	// Scope are the labels that Scope put into every selector of Expr, if it
+	// did. Queries that differ in the value of one of them may be folded.
+	Scope labels.Labels
 }
 
 // Options apply to a whole batch.

@@ -18,6 +18,7 @@ import (
 //
 //	backends             one a line: NAME [virtual] {partition labels}
 //	plan [start=MS end=MS step=MS] [raw]   one expression a line
+//	fold [skip]          one a line: {scope} expression, which is scoped first
 //	virtualize {labels}  one expression a line
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -34,6 +35,8 @@ func TestScripts(t *testing.T) {
 				return ""
 			case "plan":
 				return planScript(t, d, backends)
+			case "fold":
+				return foldScript(t, d, backends)
 			case "virtualize":
 				return virtualizeScript(t, d)
 			}
@@ -85,6 +88,27 @@ func planScript(t *testing.T, d *datadriven.TestData, backends []Backend) string
 	}
 	requireParses(t, p)
 	return p.String()
+}
+
+func foldScript(t *testing.T, d *datadriven.TestData, backends []Backend) string {
+	var queries []Query
+	for line := range strings.Lines(d.Input) {
+		scope, text, _ := strings.Cut(line, "} ")
+		q := Query{Scope: parseLabels(t, scope), Expr: parse(t, text)}
+		if !d.HasArg("unscoped") {
+			var err error
+			q.Expr, err = Scope(q.Expr, q.Scope)
+			require.NoError(t, err)
+		}
+		queries = append(queries, q)
+	}
+	before := fmt.Sprint(queries)
+	f := NewFolding(queries, backends, func(string) bool { return d.HasArg("skip") })
+	require.Equal(t, before, fmt.Sprint(queries), "the input was changed")
+	for _, fold := range f.Folds {
+		require.Equal(t, fold.Query.Expr.String(), parse(t, fold.Query.Expr.String()).String())
+	}
+	return f.String()
 }
 
 // requireParses proves that everything that is sent or evaluated means what

@@ -162,8 +162,9 @@ func (v *virtualizer) absent(e *parser.Call) (rewritten, error) {
 }
 
 // impliedLabels are the partition labels among those that absent() derives: of
-// a bare selector, the values of labels that have an equality matcher and no
-// other one after it.
+// a bare selector, the values of labels whose only matcher is an equality.
+// With several matchers on a label Prometheus goes by their order, which its
+// storage changes; it puts equality first, after which any other one counts.
 func (v *virtualizer) impliedLabels(arg parser.Expr) labels.Labels {
 	b := labels.NewBuilder(labels.EmptyLabels())
 	arg = unwrap(arg)
@@ -180,10 +181,10 @@ func (v *virtualizer) impliedLabels(arg parser.Expr) labels.Labels {
 		case !v.partition.Has(m.Name):
 		case m.Type == labels.MatchEqual && !seen[m.Name]:
 			b.Set(m.Name, m.Value)
-			seen[m.Name] = true
 		default:
 			b.Del(m.Name)
 		}
+		seen[m.Name] = true
 	}
 	return b.Labels()
 }

@@ -30,7 +30,7 @@ var _ ruler.Evaluator = batchEvaluator{}
 func (b batchEvaluator) Evaluate(ctx context.Context, ts time.Time, queries []ruler.Query) []ruler.Result {
 	asked := make([]evaluator.Query, len(queries))
 	for i, q := range queries {
-		asked[i] = evaluator.Query{Name: q.Name, Expr: q.Expr}
+		asked[i] = evaluator.Query{Name: q.Name, Expr: q.Expr, Scope: q.Scope}
 	}
 	results := make([]ruler.Result, len(queries))
 	for i, r := range b.e.Evaluate(ctx, ts, asked) {

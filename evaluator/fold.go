@@ -1,0 +1,151 @@
+package evaluator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+)
+
+// What is known about failed folds, and for how long.
+const (
+	foldPause     = 10 * time.Minute
+	maxFoldPauses = 10_000
+)
+
+// pauses remembers which folds failed, so that a tenant over whose data they
+// fail does not cost all others two evaluations at every slot.
+type pauses struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+func (p *pauses) has(template string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.until[template])
+}
+
+func (p *pauses) add(template string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.until == nil || len(p.until) >= maxFoldPauses {
+		p.until = map[string]time.Time{}
+	}
+	p.until[template] = time.Now().Add(foldPause)
+}
+
+// folded evaluates a batch whose queries differ in part only in their tenant.
+// Folds have half of the time, so that their members, if they fail, have what
+// one query has. All outcomes are as if every query had been evaluated alone.
+func (e *Evaluator) folded(ctx context.Context, b batch) []outcome {
+	f := plan.NewFolding(b.queries, e.backends, e.pauses.has)
+	e.metrics.folded(f)
+	outcomes := make([]outcome, len(b.queries))
+	var rest sync.WaitGroup
+	rest.Go(func() { e.some(ctx, b, f.Rest, outcomes) })
+	var again []int
+	for i, o := range e.folds(ctx, b, f.Folds) {
+		if err := spread(f.Folds[i], o, outcomes); err != nil {
+			again = append(again, e.apart(f.Folds[i], err)...)
+		}
+	}
+	e.some(ctx, b, again, outcomes)
+	rest.Wait()
+	return outcomes
+}
+
+// some evaluates the queries of a batch with the given indexes.
+func (e *Evaluator) some(ctx context.Context, b batch, indexes []int, outcomes []outcome) {
+	if len(indexes) == 0 {
+		return
+	}
+	part := b
+	part.queries = make([]Query, len(indexes))
+	for n, i := range indexes {
+		part.queries[n] = b.queries[i]
+	}
+	for n, o := range e.run(ctx, part) {
+		outcomes[indexes[n]] = o
+	}
+}
+
+func (e *Evaluator) folds(ctx context.Context, b batch, folds []plan.Fold) []outcome {
+	if len(folds) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Timeout)/2)
+	defer cancel()
+	b.queries = make([]Query, len(folds))
+	for i, f := range folds {
+		b.queries[i] = f.Query
+	}
+	return e.run(ctx, b)
+}
+
+// apart notes that a fold failed and returns its members.
+func (e *Evaluator) apart(f plan.Fold, err error) []int {
+	kind := classify("", err).Kind
+	e.metrics.unfolded.WithLabelValues(string(kind)).Add(float64(len(f.Members)))
+	if kind != KindBackend && kind != KindCanceled {
+		e.pauses.add(f.Template)
+	}
+	members := make([]int, len(f.Members))
+	for i, m := range f.Members {
+		members[i] = m.Query
+	}
+	return members
+}
+
+// spread gives every member of a fold its part of the outcome. An error, which
+// may be one tenant's only, is for nobody, and so is a warning.
+func spread(f plan.Fold, o outcome, outcomes []outcome) error {
+	vector, ok := o.value.(promql.Vector)
+	switch {
+	case o.err != nil:
+		return o.err
+	case !ok:
+		return &Error{Kind: KindBackend, Err: fmt.Errorf("the answer is a %T", o.value)}
+	}
+	for _, w := range o.warnings {
+		if !errors.Is(w, annotations.PromQLInfo) {
+			return w
+		}
+	}
+	parts, err := split(f, vector)
+	if err != nil {
+		return err
+	}
+	for _, m := range f.Members {
+		outcomes[m.Query] = outcome{value: parts[m.Value], warnings: o.warnings}
+	}
+	return nil
+}
+
+// split cuts the answer of a fold by the values of its label.
+func split(f plan.Fold, v promql.Vector) (map[string]promql.Vector, error) {
+	parts := make(map[string]promql.Vector, len(f.Members))
+	for _, m := range f.Members {
+		parts[m.Value] = promql.Vector{}
+	}
+	lb := labels.NewBuilder(labels.EmptyLabels())
+	for _, s := range v {
+		value := s.Metric.Get(f.Label)
+		if _, known := parts[value]; !known {
+			return nil, &Error{Kind: KindBackend, Err: fmt.Errorf("series %s is of no tenant that was asked for: its label %q differs", s.Metric, f.Label)}
+		}
+		if f.Added {
+			lb.Reset(s.Metric)
+			s.Metric = lb.Del(f.Label).Labels()
+		}
+		parts[value] = append(parts[value], s)
+	}
+	return parts, nil
+}
