@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -36,9 +37,11 @@ type world struct {
 	// members by name; nil once killed.
 	members map[string]*member
 	states  map[string]sharding.State
-	data    map[string]map[int64]float64 // by series, milliseconds
-	sent    []alert.Notification
-	groups  []rule.Group
+	// cutOff are members that see and reach only each other.
+	cutOff map[string]bool
+	data   map[string]map[int64]float64 // by series, milliseconds
+	sent   []alert.Notification
+	groups []rule.Group
 
 	queriesFail, writesFail error
 	// result answers a query; by default one sample whose value is the time.
@@ -111,18 +114,27 @@ func (w *world) logger(name string) *slog.Logger {
 // gossip shows every member the same view.
 func (w *world) gossip() {
 	w.mu.Lock()
-	var view []sharding.Member
+	views := map[bool][]sharding.Member{}
 	for name, s := range w.states {
-		view = append(view, sharding.Member{Name: name, State: s, Weight: 1, GRPCAddress: name})
+		side := w.cutOff[name]
+		views[side] = append(views[side], sharding.Member{Name: name, State: s, Weight: 1, GRPCAddress: name})
 	}
-	var all []*member
-	for _, m := range w.members {
-		all = append(all, m)
-	}
+	all := slices.Collect(maps.Values(w.members))
 	w.mu.Unlock()
 	for _, m := range all {
-		m.SetView(sharding.NewView(view))
+		m.SetView(sharding.NewView(views[w.cutOff[m.name]]))
 	}
+}
+
+// cut separates some members from the others; none heals the cluster.
+func (w *world) cut(names ...string) {
+	w.mu.Lock()
+	w.cutOff = map[string]bool{}
+	for _, n := range names {
+		w.cutOff[n] = true
+	}
+	w.mu.Unlock()
+	w.gossip()
 }
 
 // kill ends a member without a word; the others notice after a while.
@@ -262,7 +274,7 @@ var errGone = errors.New("connection refused")
 func (p peers) to(address string) (*member, error) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
-	if other, ok := p.w.members[address]; ok {
+	if other, ok := p.w.members[address]; ok && p.w.cutOff[address] == p.w.cutOff[p.self] {
 		return other, nil
 	}
 	return nil, errGone

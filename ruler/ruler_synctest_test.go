@@ -74,6 +74,35 @@ func TestAKilledMemberLeavesNoHole(t *testing.T) {
 	})
 }
 
+func TestBothSidesOfAPartitionEvaluateAndOneGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		groups := append(manyGroups(10), alerting("alert", "Down", time.Minute))
+		w := newWorld(t, groups...)
+		for _, name := range []string{"a", "b", "c"} {
+			w.add(name)
+		}
+		pass(3 * time.Minute)
+		fired := w.sent[0].StartsAt
+		w.cut("a")
+		pass(3 * time.Minute)
+		for _, g := range groups {
+			require.Len(t, w.owners(g.Key), 2, "each side has an owner of %s", g.Key)
+		}
+		w.cut()
+		pass(time.Minute)
+		for i, g := range groups {
+			require.Len(t, w.owners(g.Key), 1, g.Key)
+			if i < 10 {
+				w.requireNoHole(seriesName(i))
+			}
+		}
+		for _, n := range w.sent {
+			require.Equal(t, fired, n.StartsAt, "no alert started over")
+		}
+	})
+}
+
 func TestALeavingMemberHandsOverBetweenSlots(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
