@@ -77,7 +77,7 @@ func TestAKilledMemberLeavesNoHole(t *testing.T) {
 func TestBothSidesOfAPartitionEvaluateAndOneGoesOn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		groups := append(manyGroups(10), alerting("alert", "Down", time.Minute))
+		groups := append(manyGroups(10), alerting("alert", time.Minute))
 		w := newWorld(t, groups...)
 		for _, name := range []string{"a", "b", "c"} {
 			w.add(name)
@@ -174,14 +174,15 @@ func (w *world) set(fail func(*world, error), err error) {
 	fail(w, err)
 }
 
-func alerting(key, name string, hold time.Duration) rule.Group {
-	return rule.Group{Key: key, Name: key, Interval: interval, Rules: []rule.Rule{{Alert: name, Expr: mustParse("x > 0"), For: hold}}}
+// alerting is a group of one alerting rule.
+func alerting(key string, hold time.Duration) rule.Group {
+	return rule.Group{Key: key, Name: key, Interval: interval, Rules: []rule.Rule{{Alert: "Down", Expr: mustParse("x > 0"), For: hold}}}
 }
 
 func TestAlertTimersSurviveEveryChangeOfOwner(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, alerting("g", "Down", 4*time.Minute))
+		w := newWorld(t, alerting("g", 4*time.Minute))
 		for _, name := range []string{"a", "b", "c"} {
 			w.add(name)
 		}
@@ -210,7 +211,7 @@ func TestAlertTimersSurviveEveryChangeOfOwner(t *testing.T) {
 func TestAlertsGoOnAfterTheWholeClusterWasAway(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, alerting("g", "Down", time.Minute))
+		w := newWorld(t, alerting("g", time.Minute))
 		w.add("a")
 		pass(3 * time.Minute)
 		fired := w.sent[0].StartsAt
@@ -255,7 +256,7 @@ func TestSeriesThatVanishAreMarkedAlsoByTheNextOwner(t *testing.T) {
 func TestAnEditedGroupKeepsTheStateOfRulesThatStay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := alerting("g", "Down", 2*time.Minute)
+		g := alerting("g", 2*time.Minute)
 		g.Rules = append(g.Rules, rule.Rule{Record: "r", Expr: mustParse("x")})
 		w := newWorld(t, g)
 		m := w.add("a")

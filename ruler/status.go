@@ -15,6 +15,10 @@ type GroupStatus struct {
 	LastSlot time.Time
 	// Duration is how long its batch took.
 	Duration time.Duration
+	// Since is when the group started here, From where its state came from: a
+	// member, "backend", or nowhere if it is empty.
+	Since time.Time
+	From  string
 	// Rules are parallel to Group.Rules.
 	Rules []RuleStatus
 }

@@ -16,21 +16,30 @@ type Cluster interface {
 	// Groups returns the groups of every member that answered, and the
 	// errors of those that did not, by name.
 	Groups(ctx context.Context) ([]Group, map[string]error)
+	// Status returns who is in the cluster and who evaluates what.
+	Status(ctx context.Context) ClusterStatus
 }
 
-// Handler serves the parts of the API that are about rules.
+// Deps are what a handler asks.
+type Deps struct {
+	Cluster Cluster
+	Plans   Plans
+	// Status is what a member says of itself.
+	Status func() MemberStatus
+	// Reload reads configuration and rules again.
+	Reload func(context.Context) error
+	// Drain hands all groups over and returns when that is done.
+	Drain  func(context.Context) error
+	Logger *slog.Logger
+}
+
+// Handler serves the parts of the API that are about rules and the cluster.
 type Handler struct {
-	cluster Cluster
-	status  func() any
-	reload  func(context.Context) error
-	logger  *slog.Logger
+	deps Deps
 }
 
-// New returns a handler. Status is what /api/v1/status/tocsin shows of this
-// member, reload what POST /-/reload does.
-func New(cluster Cluster, status func() any, reload func(context.Context) error, logger *slog.Logger) *Handler {
-	return &Handler{cluster: cluster, status: status, reload: reload, logger: logger}
-}
+// New returns a handler.
+func New(deps Deps) *Handler { return &Handler{deps: deps} }
 
 // Mux is where handlers are registered.
 type Mux interface {
@@ -40,13 +49,16 @@ type Mux interface {
 // Register adds the endpoints to a mux.
 func (h *Handler) Register(mux Mux) {
 	for path, serve := range map[string]http.HandlerFunc{
-		"/api/v1/rules":         h.rules,
-		"/api/v1/alerts":        h.alerts,
-		"/api/v1/status/tocsin": h.serveStatus,
+		"/api/v1/rules":          h.rules,
+		"/api/v1/rules/plan":     h.servePlan,
+		"/api/v1/alerts":         h.alerts,
+		"/api/v1/status/tocsin":  h.serveStatus,
+		"/api/v1/status/cluster": h.serveCluster,
 	} {
 		mux.Handle("GET "+path, serve)
 	}
 	mux.Handle("POST /-/reload", http.HandlerFunc(h.serveReload))
+	mux.Handle("POST /-/drain", http.HandlerFunc(h.serveDrain))
 }
 
 func (h *Handler) rules(w http.ResponseWriter, r *http.Request) {
@@ -73,18 +85,18 @@ func (h *Handler) alerts(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	h.answer(w, http.StatusOK, response{Status: "success", Data: h.status()})
+	h.answer(w, http.StatusOK, response{Status: "success", Data: h.deps.Status()})
 }
 
 func (h *Handler) serveReload(w http.ResponseWriter, r *http.Request) {
-	if err := h.reload(r.Context()); err != nil {
+	if err := h.deps.Reload(r.Context()); err != nil {
 		http.Error(w, fmt.Sprintf("failed to reload config: %s", err), http.StatusInternalServerError)
 	}
 }
 
 // gather asks all members; whoever does not answer is named in a warning.
 func (h *Handler) gather(ctx context.Context) ([]Group, []string) {
-	groups, failed := h.cluster.Groups(ctx)
+	groups, failed := h.deps.Cluster.Groups(ctx)
 	var warnings []string
 	for member, err := range failed {
 		warnings = append(warnings, fmt.Sprintf("member %q did not answer, its groups are missing: %s", member, err))
@@ -105,13 +117,13 @@ type response struct {
 func (h *Handler) answer(w http.ResponseWriter, status int, r response) {
 	body, err := json.Marshal(r)
 	if err != nil {
-		h.logger.Error("encoding API answer", "err", err)
+		h.deps.Logger.Error("encoding API answer", "err", err)
 		http.Error(w, "encode answer: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
-		h.logger.Debug("sending API answer", "err", err)
+		h.deps.Logger.Debug("sending API answer", "err", err)
 	}
 }

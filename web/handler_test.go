@@ -24,11 +24,14 @@ import (
 type fixedCluster struct {
 	groups []Group
 	failed map[string]error
+	status ClusterStatus
 }
 
 func (c fixedCluster) Groups(context.Context) ([]Group, map[string]error) {
 	return append([]Group(nil), c.groups...), c.failed
 }
+
+func (c fixedCluster) Status(context.Context) ClusterStatus { return c.status }
 
 func expr(t *testing.T, text string) parser.Expr {
 	t.Helper()
@@ -65,13 +68,18 @@ func sampleStatus(t *testing.T) ruler.GroupStatus {
 
 func get(t *testing.T, c Cluster, target string) (int, map[string]any) {
 	t.Helper()
-	mux := http.NewServeMux()
-	New(c, func() any { return "fine" }, func(context.Context) error { return errors.New("bad file") }, promslog.NewNopLogger()).Register(mux)
-	rec := httptest.NewRecorder()
-	mux.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, target, nil))
+	rec := serve(Deps{Cluster: c, Logger: promslog.NewNopLogger()}, http.MethodGet, target)
 	var body map[string]any
 	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &body), rec.Body)
 	return rec.Code, body
+}
+
+func serve(deps Deps, method, target string) *httptest.ResponseRecorder {
+	mux := http.NewServeMux()
+	New(deps).Register(mux)
+	rec := httptest.NewRecorder()
+	mux.ServeHTTP(rec, httptest.NewRequest(method, target, http.NoBody))
+	return rec
 }
 
 // What goes from member to member is what the API shows, so it has to survive

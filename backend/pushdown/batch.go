@@ -2,6 +2,7 @@ package pushdown
 
 import (
 	"context"
+	"os"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/prometheus/prometheus/promql"
 	"google.golang.org/grpc/status"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/tocsin-rules/tocsin/backend/scan"
 
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
 )
@@ -26,6 +30,7 @@ type key struct {
 type job struct {
 	key
 	fragments []uint32
+	place int
 }
 
 // outcome is what became of a job.
@@ -48,7 +53,7 @@ func jobsOf(fragments []*pushdownv1.Fragment) []*job {
 		k := key{f.GetExpr(), f.GetStartMs(), f.GetEndMs(), f.GetStepMs()}
 		j, ok := seen[k]
 		if !ok {
-			j = &job{key: k}
+			j = &job{key: k, place: len(jobs)}
 			seen[k] = j
 			jobs = append(jobs, j)
 		}
@@ -62,9 +67,11 @@ func jobsOf(fragments []*pushdownv1.Fragment) []*job {
 func (s *Server) runBatch(ctx context.Context, batch *pushdownv1.BatchRequest, enc *encoder) error {
 	started := time.Now()
 	jobs := jobsOf(batch.GetFragments())
+	shared := s.share(ctx, batch, jobs)
+	defer shared.Close()
 	s.metrics.fragments.Add(float64(len(batch.GetFragments())))
 	enc.begin(batch.GetBatchId())
-	if err := s.runJobs(ctx, s.executor(batch), jobs, enc); err != nil {
+	if err := s.runJobs(ctx, s.executor(batch, shared), jobs, enc, shared); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -74,9 +81,24 @@ func (s *Server) runBatch(ctx context.Context, batch *pushdownv1.BatchRequest, e
 	return enc.finish()
 }
 
+func (s *Server) share(ctx context.Context, batch *pushdownv1.BatchRequest, jobs []*job) *scan.Batch {
+	qs := make([]scan.Query, len(jobs))
+	lb := batch.GetLookbackMs()
+	if lb == 0 {
+		lb = 300000
+	}
+	for i, j := range jobs {
+		e, err := parser.ParseExpr(j.expr)
+		if err == nil && os.Getenv("NOSHARE") == "" {
+			qs[i] = scan.Query{Expr: e, Start: j.start, End: j.end, Lookback: lb}
+		}
+	}
+	return s.scanner.Batch(ctx, qs)
+}
+
 // executor returns what runs the jobs of a batch: the engine, or a refusal if
 // the batch as a whole breaks a limit.
-func (s *Server) executor(batch *pushdownv1.BatchRequest) func(context.Context, *job) outcome {
+func (s *Server) executor(batch *pushdownv1.BatchRequest, shared *scan.Batch) func(context.Context, *job) outcome {
 	refuse := func(err *pushdownv1.Error) func(context.Context, *job) outcome {
 		return func(_ context.Context, j *job) outcome { return failure(j, err) }
 	}
@@ -88,13 +110,13 @@ func (s *Server) executor(batch *pushdownv1.BatchRequest) func(context.Context, 
 		return refuse(userError("lookback of %d ms is negative", lookback))
 	}
 	opts := promql.NewPrometheusQueryOpts(false, time.Duration(lookback)*time.Millisecond)
-	return func(ctx context.Context, j *job) outcome { return s.execute(ctx, opts, j) }
+	return func(ctx context.Context, j *job) outcome { return s.execute(ctx, shared.Queryable(), opts, j) }
 }
 
 // runJobs runs jobs on a bounded number of workers and encodes what they
 // return. Workers wait for the encoder, so no more results are held in memory
 // than there are workers.
-func (s *Server) runJobs(ctx context.Context, execute func(context.Context, *job) outcome, jobs []*job, enc *encoder) error {
+func (s *Server) runJobs(ctx context.Context, execute func(context.Context, *job) outcome, jobs []*job, enc *encoder, shared *scan.Batch) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -122,16 +144,17 @@ func (s *Server) runJobs(ctx context.Context, execute func(context.Context, *job
 		}
 		s.metrics.outcome(&o)
 		o.release()
+		shared.Done(o.job.place)
 	}
 	return err
 }
 
 // execute runs one query.
-func (s *Server) execute(ctx context.Context, opts promql.QueryOpts, j *job) outcome {
+func (s *Server) execute(ctx context.Context, q0 storage.Queryable, opts promql.QueryOpts, j *job) outcome {
 	if err := s.check(j.key); err != nil {
 		return failure(j, err)
 	}
-	q, err := s.newQuery(ctx, opts, j.key)
+	q, err := s.newQuery(ctx, q0, opts, j.key)
 	if err != nil {
 		return failure(j, errorOf(err))
 	}
@@ -151,12 +174,12 @@ func (s *Server) execute(ctx context.Context, opts promql.QueryOpts, j *job) out
 	return o
 }
 
-func (s *Server) newQuery(ctx context.Context, opts promql.QueryOpts, k key) (promql.Query, error) {
+func (s *Server) newQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, k key) (promql.Query, error) {
 	start, end := time.UnixMilli(k.start), time.UnixMilli(k.end)
 	if k.step == 0 {
-		return s.deps.Engine.NewInstantQuery(ctx, s.deps.Queryable, opts, k.expr, start)
+		return s.deps.Engine.NewInstantQuery(ctx, q, opts, k.expr, start)
 	}
-	return s.deps.Engine.NewRangeQuery(ctx, s.deps.Queryable, opts, k.expr, start, end, time.Duration(k.step)*time.Millisecond)
+	return s.deps.Engine.NewRangeQuery(ctx, q, opts, k.expr, start, end, time.Duration(k.step)*time.Millisecond)
 }
 
 // check finds what is wrong with a fragment before it is run.

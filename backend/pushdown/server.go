@@ -37,6 +37,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/tocsin-rules/tocsin/backend/scan"
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
 	"github.com/tocsin-rules/tocsin/proto/transport"
 )
@@ -115,6 +116,7 @@ type Server struct {
 
 	cfg      Config
 	deps     Deps
+	scanner *scan.Scanner
 	metrics  *metrics
 	listener net.Listener
 	streams  atomic.Int64
@@ -129,6 +131,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return &Server{
 		cfg:      cfg.withDefaults(),
 		deps:     deps,
+		scanner: scan.New(scan.Config{}, deps.Queryable, deps.Registry),
 		metrics:  newMetrics(deps.Registry),
 		stopping: make(chan struct{}),
 	}, nil

@@ -132,6 +132,9 @@ type Fragment struct {
 	Grid *Grid `json:"grid,omitempty"`
 	// Rules are indexes into the report's Rules.
 	Rules []int `json:"rules"`
+	// Others are the names of rules that need the fragment and are not in the
+	// report.
+	Others []string `json:"others,omitempty"`
 	// Cost is there after an analysis.
 	Cost *Cost `json:"cost,omitempty"`
 

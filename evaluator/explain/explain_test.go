@@ -28,7 +28,7 @@ func (p planner) Plan(ts time.Time, queries []plan.Query) *plan.Plan {
 // TestReports runs the scripts in testdata. Their commands:
 //
 //	backends          one a line: NAME [virtual] cluster value
-//	explain [json]    one rule a line: GROUP/NAME[/STAGE] = EXPR
+//	explain [json] [only=GROUP]    one rule a line: GROUP/NAME[/STAGE] = EXPR
 func TestReports(t *testing.T) {
 	t.Parallel()
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -41,6 +41,11 @@ func TestReports(t *testing.T) {
 				return ""
 			case "explain":
 				r := Explain(backends, time.Unix(3600, 0).UTC(), parseRules(t, d.Input))
+				if d.HasArg("only") {
+					var group string
+					d.ScanArgs(t, "only", &group)
+					r = r.Only(group)
+				}
 				if !d.HasArg("json") {
 					return r.String()
 				}

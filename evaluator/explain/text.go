@@ -142,6 +142,7 @@ func (t *text) shared(f Fragment) string {
 			others = append(others, t.name(i))
 		}
 	}
+	others = append(others, f.Others...)
 	if len(others) == 0 {
 		return ""
 	}

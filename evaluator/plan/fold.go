@@ -17,6 +17,9 @@ import (
 const (
 	MaxFoldValues      = 200
 	MaxFoldRegexpBytes = 16 << 10
+	// maxFoldConstants bounds the elements that are written out for parts that
+	// read nothing.
+	maxFoldConstants = 1000
 )
 
 // Fold is a set of queries that differ only in the value of one scope label,
@@ -220,15 +223,16 @@ func chunk(members []Member) int {
 
 func (f *batchFolder) one(g foldGroup) (Fold, error) {
 	first := f.queries[g.members[0].Query]
-	alternatives := values(g.members)
-	for i, v := range alternatives {
+	list := values(g.members)
+	alternatives := make([]string, len(list))
+	for i, v := range list {
 		alternatives[i] = regexp.QuoteMeta(v)
 	}
 	matcher, err := labels.NewMatcher(labels.MatchRegexp, g.label, strings.Join(alternatives, "|"))
 	if err != nil {
 		return Fold{}, &refusal{Note{ReasonSelector, first.Expr.String()}}
 	}
-	folder := &folder{label: g.label, value: g.members[0].Value, matcher: matcher}
+	folder := &folder{label: g.label, value: g.members[0].Value, values: list, matcher: matcher}
 	expr, carried, err := folder.rewrite(first.Expr)
 	if err != nil {
 		return Fold{}, err

@@ -17,12 +17,10 @@ const (
 	// ReasonMetricName: a selector names no single metric, so that remarks
 	// about its series would tell one tenant the names of another's.
 	ReasonMetricName Reason = "metric_name"
-	// ReasonAbsent: what is absent has no series to carry the label.
-	ReasonAbsent Reason = "absent"
 	// ReasonScalar: a scalar carries no labels.
 	ReasonScalar Reason = "scalar"
-	// ReasonConstant: what reads no series is the same for all tenants, and
-	// carries the label of none.
+	// ReasonConstant: the expression reads no series, or so many of its parts
+	// read none that their values for all tenants would be too much text.
 	ReasonConstant Reason = "constant"
 	// ReasonScopeLabel: the expression sets, reads or compares the label where
 	// the result of an operation lacks it.
@@ -32,7 +30,7 @@ const (
 // FoldReasons are the reasons of fold notes, for metrics.
 func FoldReasons() []Reason {
 	return []Reason{
-		ReasonFailed, ReasonSelector, ReasonMetricName, ReasonAbsent, ReasonScalar, ReasonConstant,
+		ReasonFailed, ReasonSelector, ReasonMetricName, ReasonScalar, ReasonConstant,
 		ReasonScopeLabel, ReasonInfo, ReasonAggregation, ReasonParameter,
 	}
 }
@@ -66,7 +64,11 @@ func refuse(r Reason, expr parser.Expr) (parser.Expr, carried, error) {
 // original ones would not.
 type folder struct {
 	label, value string
-	matcher      *labels.Matcher
+	// values are all that the label may have, matcher accepts them.
+	values  []string
+	matcher *labels.Matcher
+	// constants is the number of elements written out so far.
+	constants int
 }
 
 func (f *folder) rewrite(expr parser.Expr) (parser.Expr, carried, error) {
@@ -157,7 +159,7 @@ func (f *folder) call(e *parser.Call) (parser.Expr, carried, error) {
 	}
 	switch e.Func.Name {
 	case "absent", "absent_over_time":
-		return refuse(ReasonAbsent, e)
+		return f.absent(e, rewritten.(*parser.Call).Args[0])
 	case "scalar":
 		return refuse(ReasonScalar, e)
 	case "info":
@@ -195,8 +197,18 @@ func (f *folder) binary(e *parser.BinaryExpr) (parser.Expr, carried, error) {
 	switch {
 	case e.VectorMatching == nil, ofL == constant && ofR == constant:
 		return &c, max(ofL, ofR), nil
-	case ofL == constant, ofR == constant:
-		return f.withConstant(&c, ofL, ofR)
+	case ofR == constant && (e.Op == parser.LAND || e.Op == parser.LUNLESS):
+		return f.chosen(&c, ofL)
+	case ofL == constant:
+		if c.LHS, err = f.every(l, labels.EmptyLabels()); err != nil {
+			return nil, constant, err
+		}
+		ofL = added
+	case ofR == constant:
+		if c.RHS, err = f.every(r, labels.EmptyLabels()); err != nil {
+			return nil, constant, err
+		}
+		ofR = added
 	}
 	inKey := keyHasAll(e.VectorMatching, []string{f.label})
 	if ofL != ofR && (inKey || e.Op == parser.LOR) {
@@ -231,15 +243,58 @@ func (f *folder) joined(e *parser.BinaryExpr, ofL, ofR carried) carried {
 	return many
 }
 
-// withConstant handles an operator of which one operand reads nothing. Only
-// the choice among the elements of the other one is exact: the constant has an
-// element once, not once for every value.
-func (f *folder) withConstant(c *parser.BinaryExpr, ofL, ofR carried) (parser.Expr, carried, error) {
-	if ofR != constant || c.Op != parser.LAND && c.Op != parser.LUNLESS {
-		return refuse(ReasonConstant, c)
-	}
-	if ofL == added {
+// chosen handles a choice among the elements of the left operand by a right
+// one that reads nothing, which has its elements once, not for every value.
+func (f *folder) chosen(c *parser.BinaryExpr, of carried) (parser.Expr, carried, error) {
+	if of == added {
 		matchOn(c.VectorMatching, f.label, false)
 	}
-	return c, ofL, nil
+	return c, of, nil
+}
+
+// every gives each value its own copy of the elements of what reads nothing,
+// with the given labels.
+func (f *folder) every(expr parser.Expr, set labels.Labels) (parser.Expr, error) {
+	if f.constants += len(f.values); f.constants > maxFoldConstants {
+		return nil, &refusal{Note{ReasonConstant, expr.String()}}
+	}
+	copies := make([]parser.Expr, len(f.values))
+	for i, v := range f.values {
+		copies[i] = relabel(expr, labels.NewBuilder(set).Set(f.label, v).Labels())
+	}
+	return anyOf(copies), nil
+}
+
+// anyOf is a balanced tree of or, whose cost is less than that of a chain.
+func anyOf(list []parser.Expr) parser.Expr {
+	if len(list) == 1 {
+		return list[0]
+	}
+	half := len(list) / 2
+	return &parser.ParenExpr{Expr: &parser.BinaryExpr{
+		Op: parser.LOR, LHS: anyOf(list[:half]), RHS: anyOf(list[half:]),
+		VectorMatching: &parser.VectorMatching{Card: parser.CardManyToMany},
+	}}
+}
+
+// absent has an element for every value that its argument has none for.
+func (f *folder) absent(e *parser.Call, arg parser.Expr) (parser.Expr, carried, error) {
+	implied := absentLabels(e.Args[0])
+	one := &parser.Call{Func: parser.Functions["vector"], Args: parser.Expressions{&parser.NumberLiteral{Val: 1}}}
+	all, err := f.every(one, implied)
+	if err != nil {
+		return nil, constant, err
+	}
+	if arg.Type() == parser.ValueTypeMatrix {
+		arg = &parser.Call{Func: parser.Functions["last_over_time"], Args: parser.Expressions{arg}}
+	}
+	by := []string{f.label}
+	of := added
+	if implied.Has(f.label) {
+		of = kept
+	}
+	return &parser.ParenExpr{Expr: &parser.BinaryExpr{
+		Op: parser.LUNLESS, LHS: all, RHS: &parser.AggregateExpr{Op: parser.GROUP, Expr: arg, Grouping: by},
+		VectorMatching: &parser.VectorMatching{Card: parser.CardManyToMany, On: true, MatchingLabels: by},
+	}}, of, nil
 }

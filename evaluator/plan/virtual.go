@@ -157,15 +157,15 @@ func (v *virtualizer) absent(e *parser.Call) (rewritten, error) {
 	if err != nil {
 		return rewritten{}, err
 	}
-	implied := v.impliedLabels(e.Args[0])
+	implied := absentLabels(e.Args[0]).MatchLabels(true, v.names...)
 	return rewritten{relabel(r.Expr, implied), false}, nil
 }
 
-// impliedLabels are the partition labels among those that absent() derives: of
-// a bare selector, the values of labels whose only matcher is an equality.
-// With several matchers on a label Prometheus goes by their order, which its
-// storage changes; it puts equality first, after which any other one counts.
-func (v *virtualizer) impliedLabels(arg parser.Expr) labels.Labels {
+// absentLabels are the labels that absent() derives from its argument: of a
+// bare selector, the values of labels whose only matcher is an equality. With
+// several matchers on a label Prometheus goes by their order, which its storage
+// changes; it puts equality first, after which any other one counts.
+func absentLabels(arg parser.Expr) labels.Labels {
 	b := labels.NewBuilder(labels.EmptyLabels())
 	arg = unwrap(arg)
 	if ms, ok := arg.(*parser.MatrixSelector); ok {
@@ -175,13 +175,11 @@ func (v *virtualizer) impliedLabels(arg parser.Expr) labels.Labels {
 	if !ok {
 		return labels.EmptyLabels()
 	}
-	seen := map[string]bool{}
+	seen := map[string]bool{labels.MetricName: true}
 	for _, m := range vs.LabelMatchers {
-		switch {
-		case !v.partition.Has(m.Name):
-		case m.Type == labels.MatchEqual && !seen[m.Name]:
+		if m.Type == labels.MatchEqual && !seen[m.Name] {
 			b.Set(m.Name, m.Value)
-		default:
+		} else {
 			b.Del(m.Name)
 		}
 		seen[m.Name] = true

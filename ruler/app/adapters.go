@@ -93,6 +93,10 @@ func (h peerHandler) Status(context.Context) ([]byte, error) {
 	return json.Marshal(web.Groups(h.a.opts.Name, h.a.ruler.Status()))
 }
 
+func (h peerHandler) Describe(context.Context) ([]byte, error) {
+	return json.Marshal(h.a.describe())
+}
+
 // cluster asks all members for their groups.
 type cluster struct{ a *app }
 

@@ -33,10 +33,8 @@ import (
 
 	"github.com/tocsin-rules/tocsin/alerting"
 	"github.com/tocsin-rules/tocsin/evaluator"
-	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/proto/transport"
 	"github.com/tocsin-rules/tocsin/ruler"
-	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/source"
 	"github.com/tocsin-rules/tocsin/ruler/write"
 	"github.com/tocsin-rules/tocsin/sharding"
@@ -135,11 +133,7 @@ func newApp(opts Options, logger *slog.Logger) (*app, error) {
 func (a *app) newSource() error {
 	sc := source.DefaultConfig()
 	sc.Paths = a.cfg.RuleFiles
-	sc.Rules = rule.Options{
-		DefaultInterval: time.Duration(a.cfg.Global.EvaluationInterval),
-		Clusters:        a.cfg.scopes(),
-		Scope:           plan.Scope,
-	}
+	sc.Rules = a.cfg.RuleOptions()
 	loader, err := source.New(sc, a.logger)
 	if err != nil {
 		return fmt.Errorf("rule_files: %w", err)
@@ -149,7 +143,7 @@ func (a *app) newSource() error {
 }
 
 func (a *app) newEvaluator() error {
-	e, err := evaluator.New(a.cfg.evaluator(), a.logger, a.reg)
+	e, err := evaluator.New(a.cfg.Evaluator(), a.logger, a.reg)
 	if err != nil {
 		return fmt.Errorf("backends: %w", err)
 	}
@@ -223,8 +217,15 @@ func (a *app) newRuler() error {
 }
 
 func (a *app) newHTTP() error {
-	a.http = server.New(a.opts.HTTP, a.reg, a.state.Ready, a.logger)
-	web.New(cluster{a}, a.status, a.reload, a.logger).Register(a.http)
+	a.http = server.New(a.opts.HTTP, a.reg, a.ready, a.logger)
+	web.New(web.Deps{
+		Cluster: cluster{a},
+		Plans:   plans{a},
+		Status:  a.status,
+		Reload:  a.reload,
+		Drain:   a.drain,
+		Logger:  a.logger,
+	}).Register(a.http)
 	queries := promapi.New(promapi.Config{
 		Engine:        a.evaluator.QueryEngine(),
 		Queryable:     a.evaluator.Queryable(),
@@ -291,7 +292,7 @@ func addresses(v sharding.View) []string {
 // load takes a new state of the rule files.
 func (a *app) load(s source.Snapshot) {
 	a.ruler.SetGroups(s.Groups)
-	a.state.rulesLoaded(s.Errors)
+	a.state.rulesLoaded(s)
 }
 
 // becomeReady tells the cluster that this member can evaluate, as soon as it
@@ -301,9 +302,7 @@ func (a *app) becomeReady(ctx context.Context) error {
 	defer ticker.Stop()
 	for started := time.Now(); ; {
 		err := a.probe(ctx, time.Since(started) > patience)
-		if a.state.probed(err) {
-			a.gossip.SetState(sharding.Ready)
-			a.logger.Info("ready", "member", a.opts.Name)
+		if a.state.probed(err, a.announceReady) {
 			break
 		}
 		select {
@@ -316,6 +315,11 @@ func (a *app) becomeReady(ctx context.Context) error {
 	return nil
 }
 
+func (a *app) announceReady() {
+	a.gossip.SetState(sharding.Ready)
+	a.logger.Info("ready", "member", a.opts.Name)
+}
+
 func (a *app) probe(ctx context.Context, impatient bool) error {
 	if !a.state.hasRules() {
 		return errors.New("rules are not loaded yet")
@@ -326,27 +330,6 @@ func (a *app) probe(ctx context.Context, impatient bool) error {
 		return nil
 	}
 	return err
-}
-
-// drainAfter hands everything over when ctx has ended.
-func (a *app) drainAfter(ctx, parts context.Context) error {
-	select {
-	case <-ctx.Done():
-	case <-parts.Done():
-		return nil
-	}
-	a.logger.Info("handing over", "member", a.opts.Name)
-	a.state.leaving()
-	a.gossip.SetState(sharding.Leaving)
-	a.ruler.Drain()
-	bound := time.NewTimer(a.opts.StopTimeout)
-	defer bound.Stop()
-	select {
-	case <-a.ruler.Drained():
-	case <-bound.C:
-		a.logger.Warn("not everything was handed over in time", "timeout", a.opts.StopTimeout)
-	}
-	return nil
 }
 
 func (a *app) reloadOnHangup(ctx context.Context) error {

@@ -16,6 +16,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/tocsin-rules/tocsin/evaluator"
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/write"
 )
 
@@ -95,14 +97,18 @@ func LoadConfig(file string) (*Config, error) {
 	return cfg, nil
 }
 
-func parseConfig(content []byte) (*Config, error) {
-	cfg := &Config{Global: GlobalConfig{
+func defaultConfig() *Config {
+	return &Config{Global: GlobalConfig{
 		EvaluationInterval: model.Duration(time.Minute),
 		BackfillLimit:      model.Duration(time.Hour),
 		ResendDelay:        model.Duration(time.Minute),
 		QueryTimeout:       model.Duration(30 * time.Second),
 		MaxSamples:         50_000_000,
 	}}
+}
+
+func parseConfig(content []byte) (*Config, error) {
+	cfg := defaultConfig()
 	dec := yaml.NewDecoder(bytes.NewReader(content))
 	dec.KnownFields(true)
 	if err := dec.Decode(cfg); err != nil {
@@ -144,7 +150,7 @@ func (c *Config) validate() error {
 	if _, err := url.Parse(c.Global.ExternalURL); err != nil {
 		errs = append(errs, fmt.Errorf("global: external_url: %w", err))
 	}
-	if err := c.evaluator().Validate(); err != nil {
+	if err := c.Evaluator().Validate(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -158,8 +164,17 @@ func (c *Config) scopes() []labels.Labels {
 	return scopes
 }
 
-// evaluator is the configuration of the evaluator.
-func (c *Config) evaluator() evaluator.Config {
+// RuleOptions say how rule files become groups.
+func (c *Config) RuleOptions() rule.Options {
+	return rule.Options{
+		DefaultInterval: time.Duration(c.Global.EvaluationInterval),
+		Clusters:        c.scopes(),
+		Scope:           plan.Scope,
+	}
+}
+
+// Evaluator is the configuration of the evaluator.
+func (c *Config) Evaluator() evaluator.Config {
 	ec := evaluator.DefaultConfig()
 	ec.Backends = c.Backends
 	ec.Timeout = c.Global.QueryTimeout

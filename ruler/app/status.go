@@ -5,31 +5,41 @@ import (
 	"sync"
 
 	"github.com/tocsin-rules/tocsin/alerting/alert"
+	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/source"
+	"github.com/tocsin-rules/tocsin/web"
 )
 
 // memberState is what /-/ready and the cluster are told of this member.
 type memberState struct {
 	mu     sync.Mutex
 	loaded bool
+	groups []rule.Group
+	files  []source.FileError
 	ready  bool
 	left   bool
 	why    error
-	files  []source.FileError
 }
 
-func (s *memberState) rulesLoaded(errs []source.FileError) {
+func (s *memberState) rulesLoaded(loaded source.Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.loaded, s.files = true, errs
+	s.loaded, s.groups, s.files = true, loaded.Groups, loaded.Errors
 }
 
-func (s *memberState) fileErrors() []fileError {
+// loadedGroups are those of all rule files, sorted by key.
+func (s *memberState) loadedGroups() []rule.Group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	errs := make([]fileError, len(s.files))
+	return s.groups
+}
+
+func (s *memberState) fileErrors() []web.FileError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := make([]web.FileError, len(s.files))
 	for i, e := range s.files {
-		errs[i] = fileError{File: e.File, Error: e.Err.Error()}
+		errs[i] = web.FileError{File: e.File, Error: e.Err.Error()}
 	}
 	return errs
 }
@@ -40,19 +50,33 @@ func (s *memberState) hasRules() bool {
 	return s.loaded
 }
 
-// probed notes the outcome of an attempt to become ready, and whether the
-// member is.
-func (s *memberState) probed(err error) bool {
+// probed notes the outcome of an attempt to become ready, and whether there is
+// no need for another one. It announces that the member is ready, unless it is
+// leaving already.
+func (s *memberState) probed(err error, announce func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.left {
+		return true
+	}
 	s.ready, s.why = err == nil, err
+	if s.ready {
+		announce()
+	}
 	return s.ready
 }
 
-func (s *memberState) leaving() {
+// leave announces that the member is leaving, and tells whether it was not
+// before.
+func (s *memberState) leave(announce func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.left {
+		return false
+	}
 	s.left = true
+	announce()
+	return true
 }
 
 // Ready is an error unless the member evaluates rules, or would if it owned
@@ -73,44 +97,20 @@ func (s *memberState) Ready() error {
 }
 
 // status is this member at a glance, at /api/v1/status/tocsin.
-type status struct {
-	Member          string      `json:"member"`
-	Ready           bool        `json:"ready"`
-	Members         []string    `json:"members"`
-	Groups          int         `json:"groups"`
-	Rules           int         `json:"rules"`
-	SlotsEvaluated  uint64      `json:"slotsEvaluated"`
-	SlotsMissed     uint64      `json:"slotsMissed"`
-	SlotsBackfilled uint64      `json:"slotsBackfilled"`
-	LagSeconds      float64     `json:"lagSeconds"`
-	Firing          int         `json:"firing"`
-	Pending         int         `json:"pending"`
-	RuleErrors      []ruleError `json:"ruleErrors"`
-	FileErrors      []fileError `json:"fileErrors"`
-}
-
-type ruleError struct {
-	Group string `json:"group"`
-	Rule  string `json:"rule"`
-	Error string `json:"error"`
-}
-
-type fileError struct {
-	File  string `json:"file"`
-	Error string `json:"error"`
-}
-
-func (a *app) status() any {
+func (a *app) status() web.MemberStatus {
 	counts := a.ruler.Counts()
-	s := status{
+	s := web.MemberStatus{
 		Member:          a.opts.Name,
-		Ready:           a.state.Ready() == nil,
 		SlotsEvaluated:  counts.Evaluated,
 		SlotsMissed:     counts.Missed,
 		SlotsBackfilled: counts.Repeated,
 		LagSeconds:      counts.Lag.Seconds(),
-		RuleErrors:      []ruleError{},
+		RuleErrors:      []web.RuleError{},
 		FileErrors:      a.state.fileErrors(),
+	}
+	err := a.ready()
+	if s.Ready = err == nil; !s.Ready {
+		s.NotReady = err.Error()
 	}
 	for _, m := range a.gossip.View().Members() {
 		s.Members = append(s.Members, m.Name)
@@ -119,16 +119,16 @@ func (a *app) status() any {
 		s.Groups++
 		s.Rules += len(g.Rules)
 		for i, r := range g.Rules {
-			s.count(r.Alerts)
+			countAlerts(&s, r.Alerts)
 			if r.Err != nil {
-				s.RuleErrors = append(s.RuleErrors, ruleError{Group: g.Group.Key, Rule: g.Group.Rules[i].Name(), Error: r.Err.Error()})
+				s.RuleErrors = append(s.RuleErrors, web.RuleError{Group: g.Group.Key, Rule: g.Group.Rules[i].Name(), Error: r.Err.Error()})
 			}
 		}
 	}
 	return s
 }
 
-func (s *status) count(alerts []alert.Alert) {
+func countAlerts(s *web.MemberStatus, alerts []alert.Alert) {
 	for _, a := range alerts {
 		switch a.Status {
 		case alert.Firing:

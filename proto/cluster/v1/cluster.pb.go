@@ -373,6 +373,88 @@ func (x *StatusResponse) GetGroupsJson() []byte {
 	return nil
 }
 
+type DescribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequest) Reset() {
+	*x = DescribeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequest) ProtoMessage() {}
+
+func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+type DescribeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A JSON object in the shape of /api/v1/status/tocsin, with the groups that
+	// run on this member.
+	MemberJson    []byte `protobuf:"bytes,1,opt,name=member_json,json=memberJson,proto3" json:"member_json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeResponse) Reset() {
+	*x = DescribeResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeResponse) ProtoMessage() {}
+
+func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
+func (*DescribeResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DescribeResponse) GetMemberJson() []byte {
+	if x != nil {
+		return x.MemberJson
+	}
+	return nil
+}
+
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
@@ -398,12 +480,17 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x0eStatusResponse\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x1f\n" +
 	"\vgroups_json\x18\x02 \x01(\fR\n" +
-	"groupsJson2\xff\x01\n" +
+	"groupsJson\"\x11\n" +
+	"\x0fDescribeRequest\"3\n" +
+	"\x10DescribeResponse\x12\x1f\n" +
+	"\vmember_json\x18\x01 \x01(\fR\n" +
+	"memberJson2\xd4\x02\n" +
 	"\aCluster\x12J\n" +
 	"\x05Claim\x12\x1f.tocsin.cluster.v1.ClaimRequest\x1a .tocsin.cluster.v1.ClaimResponse\x12Y\n" +
 	"\n" +
 	"Checkpoint\x12$.tocsin.cluster.v1.CheckpointRequest\x1a%.tocsin.cluster.v1.CheckpointResponse\x12M\n" +
-	"\x06Status\x12 .tocsin.cluster.v1.StatusRequest\x1a!.tocsin.cluster.v1.StatusResponseB;Z9github.com/tocsin-rules/tocsin/proto/cluster/v1;clusterv1b\x06proto3"
+	"\x06Status\x12 .tocsin.cluster.v1.StatusRequest\x1a!.tocsin.cluster.v1.StatusResponse\x12S\n" +
+	"\bDescribe\x12\".tocsin.cluster.v1.DescribeRequest\x1a#.tocsin.cluster.v1.DescribeResponseB;Z9github.com/tocsin-rules/tocsin/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -417,7 +504,7 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*ClaimRequest)(nil),       // 0: tocsin.cluster.v1.ClaimRequest
 	(*ClaimResponse)(nil),      // 1: tocsin.cluster.v1.ClaimResponse
@@ -426,6 +513,8 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*GroupState)(nil),         // 4: tocsin.cluster.v1.GroupState
 	(*StatusRequest)(nil),      // 5: tocsin.cluster.v1.StatusRequest
 	(*StatusResponse)(nil),     // 6: tocsin.cluster.v1.StatusResponse
+	(*DescribeRequest)(nil),    // 7: tocsin.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),   // 8: tocsin.cluster.v1.DescribeResponse
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	4, // 0: tocsin.cluster.v1.ClaimResponse.groups:type_name -> tocsin.cluster.v1.GroupState
@@ -433,11 +522,13 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	0, // 2: tocsin.cluster.v1.Cluster.Claim:input_type -> tocsin.cluster.v1.ClaimRequest
 	2, // 3: tocsin.cluster.v1.Cluster.Checkpoint:input_type -> tocsin.cluster.v1.CheckpointRequest
 	5, // 4: tocsin.cluster.v1.Cluster.Status:input_type -> tocsin.cluster.v1.StatusRequest
-	1, // 5: tocsin.cluster.v1.Cluster.Claim:output_type -> tocsin.cluster.v1.ClaimResponse
-	3, // 6: tocsin.cluster.v1.Cluster.Checkpoint:output_type -> tocsin.cluster.v1.CheckpointResponse
-	6, // 7: tocsin.cluster.v1.Cluster.Status:output_type -> tocsin.cluster.v1.StatusResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	7, // 5: tocsin.cluster.v1.Cluster.Describe:input_type -> tocsin.cluster.v1.DescribeRequest
+	1, // 6: tocsin.cluster.v1.Cluster.Claim:output_type -> tocsin.cluster.v1.ClaimResponse
+	3, // 7: tocsin.cluster.v1.Cluster.Checkpoint:output_type -> tocsin.cluster.v1.CheckpointResponse
+	6, // 8: tocsin.cluster.v1.Cluster.Status:output_type -> tocsin.cluster.v1.StatusResponse
+	8, // 9: tocsin.cluster.v1.Cluster.Describe:output_type -> tocsin.cluster.v1.DescribeResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -454,7 +545,7 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	Cluster_Claim_FullMethodName      = "/tocsin.cluster.v1.Cluster/Claim"
 	Cluster_Checkpoint_FullMethodName = "/tocsin.cluster.v1.Cluster/Checkpoint"
 	Cluster_Status_FullMethodName     = "/tocsin.cluster.v1.Cluster/Status"
+	Cluster_Describe_FullMethodName   = "/tocsin.cluster.v1.Cluster/Describe"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -41,6 +42,9 @@ type ClusterClient interface {
 	// Status answers with what this member alone knows, for the API of the
 	// whole cluster.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// Describe answers with how this member is: what operators look at, without
+	// rules and alerts.
+	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 }
 
 type clusterClient struct {
@@ -81,6 +85,16 @@ func (c *clusterClient) Status(ctx context.Context, in *StatusRequest, opts ...g
 	return out, nil
 }
 
+func (c *clusterClient) Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeResponse)
+	err := c.cc.Invoke(ctx, Cluster_Describe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -95,6 +109,9 @@ type ClusterServer interface {
 	// Status answers with what this member alone knows, for the API of the
 	// whole cluster.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Describe answers with how this member is: what operators look at, without
+	// rules and alerts.
+	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -113,6 +130,9 @@ func (UnimplementedClusterServer) Checkpoint(context.Context, *CheckpointRequest
 }
 func (UnimplementedClusterServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedClusterServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -189,6 +209,24 @@ func _Cluster_Status_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Describe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Describe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Describe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Describe(ctx, req.(*DescribeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -207,6 +245,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Cluster_Status_Handler,
+		},
+		{
+			MethodName: "Describe",
+			Handler:    _Cluster_Describe_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -118,6 +118,21 @@ func (c *Client) Status(ctx context.Context, address string) (member string, gro
 	return resp.GetMember(), resp.GetGroupsJson(), nil
 }
 
+// Describe asks the member at address how it is, a JSON object.
+func (c *Client) Describe(ctx context.Context, address string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, StatusDeadline)
+	defer cancel()
+	cluster, err := c.cluster(address)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := cluster.Describe(ctx, &clusterv1.DescribeRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask %s how it is: %w", address, err)
+	}
+	return resp.GetMemberJson(), nil
+}
+
 // Keep closes the connections to all other addresses: those of members that
 // have left.
 func (c *Client) Keep(addresses []string) {

@@ -51,6 +51,8 @@ func (m *member) Checkpoint(_ context.Context, from string, states []handoff.Gro
 
 func (m *member) Status(context.Context) ([]byte, error) { return []byte(`[{"name":"g"}]`), nil }
 
+func (m *member) Describe(context.Context) ([]byte, error) { return []byte(`{"ready":true}`), nil }
+
 // running is a server and its end: cancel asks for it, stop waits for it, too.
 type running struct {
 	*Server
@@ -122,6 +124,9 @@ func TestMembersTalk(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "b", who)
 			require.JSONEq(t, `[{"name":"g"}]`, string(groups))
+			description, err := c.Describe(t.Context(), address)
+			require.NoError(t, err)
+			require.JSONEq(t, `{"ready":true}`, string(description))
 			require.InDelta(t, 1, testutil.ToFloat64(s.requests.WithLabelValues("Claim", "OK")), 0)
 			require.InDelta(t, 1, testutil.ToFloat64(c.requests.WithLabelValues("Checkpoint", "OK")), 0)
 		})

@@ -40,6 +40,8 @@ type Handler interface {
 	// Status returns the groups that this member owns, as a JSON array in the
 	// shape of Prometheus' /api/v1/rules.
 	Status(ctx context.Context) ([]byte, error)
+	// Describe returns how this member is, as a JSON object.
+	Describe(ctx context.Context) ([]byte, error)
 }
 
 // ServerConfig says who this member is and where it listens.
@@ -189,6 +191,15 @@ func (s *Server) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clust
 		return nil, asStatus(err)
 	}
 	return &clusterv1.StatusResponse{Member: s.cfg.Member, GroupsJson: groups}, nil
+}
+
+// Describe is the Cluster service's.
+func (s *Server) Describe(ctx context.Context, _ *clusterv1.DescribeRequest) (*clusterv1.DescribeResponse, error) {
+	member, err := s.handler.Describe(ctx)
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	return &clusterv1.DescribeResponse{MemberJson: member}, nil
 }
 
 func check(member string, groups, limit int) error {
