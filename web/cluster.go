@@ -1,0 +1,121 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// MemberStatus is what a member says of itself, at /api/v1/status/tocsin.
+type MemberStatus struct {
+	Member string `json:"member"`
+	Ready  bool   `json:"ready"`
+	// NotReady is why it is not.
+	NotReady string `json:"notReady,omitempty"`
+	// Members are the names of all members that it sees.
+	Members         []string    `json:"members"`
+	Groups          int         `json:"groups"`
+	Rules           int         `json:"rules"`
+	SlotsEvaluated  uint64      `json:"slotsEvaluated"`
+	SlotsMissed     uint64      `json:"slotsMissed"`
+	SlotsBackfilled uint64      `json:"slotsBackfilled"`
+	LagSeconds      float64     `json:"lagSeconds"`
+	Firing          int         `json:"firing"`
+	Pending         int         `json:"pending"`
+	RuleErrors      []RuleError `json:"ruleErrors"`
+	FileErrors      []FileError `json:"fileErrors"`
+}
+
+// RuleError is why the last evaluation of a rule failed.
+type RuleError struct {
+	Group string `json:"group"`
+	Rule  string `json:"rule"`
+	Error string `json:"error"`
+}
+
+// FileError is why a rule file does not run as it is.
+type FileError struct {
+	File  string `json:"file"`
+	Error string `json:"error"`
+}
+
+// MemberDescription is what a member tells the others of itself.
+type MemberDescription struct {
+	MemberStatus
+
+	Running []RunningGroup `json:"running"`
+}
+
+// RunningGroup is a group that a member evaluates.
+type RunningGroup struct {
+	Key string `json:"key"`
+	// Since is when the member began, From the member that its state came
+	// from, "backend" if it was read from there, empty if there was none.
+	Since time.Time `json:"since"`
+	From  string    `json:"from,omitempty"`
+	// LastSlot is the newest slot that was evaluated; zero before the first.
+	LastSlot time.Time `json:"lastSlot"`
+}
+
+// ClusterStatus is the cluster as one member sees it, at
+// /api/v1/status/cluster.
+type ClusterStatus struct {
+	// Member is the one that answers.
+	Member  string          `json:"member"`
+	Members []ClusterMember `json:"members"`
+	// Groups are all groups that the answering member has loaded, or that
+	// anybody runs, sorted by key.
+	Groups []GroupPlace `json:"groups"`
+}
+
+// ClusterMember is a member as gossip shows it, and what it says of itself.
+type ClusterMember struct {
+	Name string `json:"name"`
+	// State is joining, ready or leaving.
+	State       string `json:"state"`
+	Zone        string `json:"zone"`
+	HTTPAddress string `json:"httpAddress"`
+	GRPCAddress string `json:"grpcAddress"`
+	Version     uint32 `json:"version"`
+	// Error is why it does not answer; Status is nil then.
+	Error  string        `json:"error,omitempty"`
+	Status *MemberStatus `json:"status,omitempty"`
+}
+
+// GroupPlace says who evaluates a group: who should, and who does.
+type GroupPlace struct {
+	Key string `json:"key"`
+	// Rules is the number of rules; 0 if the answering member has not loaded
+	// the group.
+	Rules int `json:"rules"`
+	// Owner and Successor are by the view of the answering member, empty if
+	// there is none.
+	Owner     string `json:"owner"`
+	Successor string `json:"successor"`
+	// Running are the members that say they evaluate it: one, but for moments
+	// while it moves, and while the cluster is split.
+	Running []GroupRun `json:"running"`
+}
+
+// GroupRun is a member that evaluates a group.
+type GroupRun struct {
+	Member   string    `json:"member"`
+	Since    time.Time `json:"since"`
+	From     string    `json:"from,omitempty"`
+	LastSlot time.Time `json:"lastSlot"`
+}
+
+func (h *Handler) serveCluster(w http.ResponseWriter, r *http.Request) {
+	h.answer(w, http.StatusOK, response{Status: "success", Data: h.deps.Cluster.Status(r.Context())})
+}
+
+// serveDrain returns when everything is handed over, so that whoever stops the
+// member may wait for it. The member stays up, leaving; asking again changes
+// nothing.
+func (h *Handler) serveDrain(w http.ResponseWriter, r *http.Request) {
+	if err := h.deps.Drain(r.Context()); err != nil {
+		http.Error(w, fmt.Sprintf("drain: %s", err), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "Drained.")
+}
