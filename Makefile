@@ -59,3 +59,7 @@ bench: ## all benchmarks
 .PHONY: soak
 soak: ## ten minutes of `tocsin up` on real rule packs: make soak RULES=dir
 	go run ./bench/soak --rules $(RULES)
+
+.PHONY: bench-eval
+bench-eval: ## what a rule evaluation costs, against other rulers: make bench-eval ARGS='--series 30k --rules 200'
+	go run ./bench/eval $(ARGS)

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/tocsin-rules/tocsin/bench/eval/dataset"
+	"github.com/tocsin-rules/tocsin/bench/eval/worker"
+)
+
+// measurement is what the slots of one variant have used.
+type measurement struct {
+	kind worker.Kind
+	// store is what was asked, empty for the manager; backends is how many.
+	store    worker.Kind
+	backends int
+	slots    int
+	// evaluator and stores are CPU time and memory; the peak of several stores
+	// is the sum of their peaks.
+	evaluator, stores worker.Usage
+	// up and down are bytes on the wire.
+	up, down int64
+	walls    []time.Duration
+}
+
+// run is a run of the benchmark.
+type run struct {
+	options
+	data     data
+	rules    []dataset.Rule
+	progress io.Writer
+	// want are the results of every slot, those of the first variant.
+	want         [][]worker.Result
+	measurements []measurement
+}
+
+// bench does everything, from the data to the report.
+func bench(ctx context.Context, o options, progress io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "tocsin-eval-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	r := &run{options: o, progress: progress}
+	if err := r.prepare(ctx, dir); err != nil {
+		return err
+	}
+	for _, s := range r.stages() {
+		if err := r.stage(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s.store, err)
+		}
+	}
+	return r.report()
+}
+
+func (r *run) prepare(ctx context.Context, dir string) (err error) {
+	for _, d := range []string{r.out, r.profiles} {
+		if d != "" {
+			err = errors.Join(err, os.MkdirAll(d, 0o755))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if r.rules, err = (dataset.Fleet{Seed: r.seed, Series: r.series}).Rules(r.options.rules); err != nil {
+		return err
+	}
+	r.data, err = writeData(ctx, dir, r.options, r.progress)
+	return err
+}
+
+// stage is stores that run at the same time and what asks them, one after the
+// other.
+type stage struct {
+	store    worker.Kind
+	backends int
+	kinds    []worker.Kind
+}
+
+// stages begin with the manager: what it says is right.
+func (r *run) stages() []stage {
+	all := []stage{
+		{kinds: []worker.Kind{worker.Manager}},
+		{store: worker.Prometheus, backends: 1, kinds: []worker.Kind{worker.PerRule, worker.PerRulePlain, worker.RemoteRead}},
+	}
+	for _, n := range r.backends {
+		kinds := []worker.Kind{worker.Native, worker.HTTP, worker.RemoteRead}
+		if n == 1 {
+			kinds = append(kinds, worker.PerRule)
+		}
+		all = append(all, stage{store: worker.Backend, backends: n, kinds: kinds})
+	}
+	return all
+}
+
+// stores are the setups of the stores of a stage.
+func (r *run) stores(s stage) (setups []worker.Setup) {
+	switch {
+	case s.backends == 1:
+		setups = append(setups, worker.Setup{Kind: s.store, Dir: r.data.whole()})
+	case s.backends > 1:
+		for _, c := range dataset.Clusters() {
+			setups = append(setups, worker.Setup{Kind: s.store, Dir: r.data.part(c), Cluster: c})
+		}
+	}
+	return setups
+}
+
+// stage measures every kind of a stage with stores of its own, so that none
+// finds caches or garbage of the one before it.
+func (r *run) stage(ctx context.Context, s stage) error {
+	for _, k := range s.kinds {
+		if err := r.variant(ctx, s, k); err != nil {
+			return fmt.Errorf("%s: %w", k, err)
+		}
+	}
+	return nil
+}
+
+func (r *run) variant(ctx context.Context, s stage, k worker.Kind) (err error) {
+	m := measurement{kind: k, store: s.store, backends: s.backends, slots: r.slots}
+	fmt.Fprintf(r.progress, "eval: %s\n", m.name())
+	f := &fleet{}
+	defer func() { err = errors.Join(err, f.stop()) }()
+	for _, setup := range r.stores(s) {
+		setup.Profile = r.profile(m, "store"+setup.Cluster)
+		if err := f.start(ctx, setup); err != nil {
+			return err
+		}
+	}
+	e, err := start(ctx, worker.Setup{
+		Kind: k, Dir: r.data.whole(), Rules: r.rules, Endpoints: f.endpoints, Profile: r.profile(m, "evaluator"),
+	})
+	if err != nil {
+		return err
+	}
+	err = r.measure(&m, f, e)
+	r.measurements = append(r.measurements, m)
+	return errors.Join(err, e.stop())
+}
+
+// profile is the file for the profile of one process, if one is wanted.
+func (r *run) profile(m measurement, process string) string {
+	if r.profiles == "" {
+		return ""
+	}
+	return filepath.Join(r.profiles, fmt.Sprintf("%s-%s-%d-%s.pprof", m.kind, m.store, m.backends, process))
+}
+
+// measure evaluates one slot that does not count and then all others. Remote
+// read is too slow for more than one.
+func (r *run) measure(m *measurement, f *fleet, e *process) error {
+	if m.kind == worker.RemoteRead {
+		m.slots = 1
+	}
+	if err := r.slot(m, e, 0); err != nil {
+		return err
+	}
+	up, down := f.bytes()
+	*m = measurement{kind: m.kind, store: m.store, backends: m.backends, slots: m.slots}
+	if err := errors.Join(f.begin(), e.call("Begin", 0, new(int))); err != nil {
+		return err
+	}
+	for i := range m.slots {
+		if err := r.slot(m, e, i+1); err != nil {
+			return err
+		}
+		fmt.Fprintf(r.progress, "eval: %s: slot %d of %d in %s\n", m.name(), i+1, m.slots, m.walls[i].Round(time.Millisecond))
+	}
+	m.up, m.down = f.bytes()
+	m.up, m.down = m.up-up, m.down-down
+	stores, err := f.end()
+	m.stores = stores
+	return errors.Join(err, e.call("End", 0, new(worker.Usage)))
+}
+
+// slot evaluates one slot and compares the results.
+func (r *run) slot(m *measurement, e *process, i int) error {
+	var s worker.Slot
+	if err := e.call("Slot", r.data.slot(i), &s); err != nil {
+		return err
+	}
+	m.walls = append(m.walls, s.Wall)
+	m.evaluator = sum(m.evaluator, s.Usage)
+	m.evaluator.Peak = max(m.evaluator.Peak, s.Usage.Peak)
+	if i == len(r.want) {
+		r.want = append(r.want, s.Results)
+	}
+	if err := compare(r.rules, r.want[i], s.Results); err != nil {
+		return fmt.Errorf("slot %d: %w", i, err)
+	}
+	return nil
+}
+
+// sum adds all but peaks.
+func sum(a, b worker.Usage) worker.Usage {
+	a.CPU += b.CPU
+	a.Objects += b.Objects
+	a.Bytes += b.Bytes
+	return a
+}
+
+// fleet is the running stores and the proxies in front of them.
+type fleet struct {
+	stores    []*process
+	proxies   []*proxy
+	endpoints []worker.Endpoint
+}
+
+func (f *fleet) start(ctx context.Context, s worker.Setup) error {
+	p, err := start(ctx, s)
+	if err != nil {
+		return err
+	}
+	f.stores = append(f.stores, p)
+	at := p.at
+	base, err := url.Parse(at.HTTP)
+	if err != nil {
+		return err
+	}
+	if base.Host, err = f.proxy(base.Host); err != nil {
+		return err
+	}
+	at.HTTP = base.String()
+	if at.GRPC != "" {
+		if at.GRPC, err = f.proxy(at.GRPC); err != nil {
+			return err
+		}
+	}
+	f.endpoints = append(f.endpoints, at)
+	return nil
+}
+
+func (f *fleet) proxy(target string) (address string, err error) {
+	p, err := startProxy(target)
+	if err != nil {
+		return "", err
+	}
+	f.proxies = append(f.proxies, p)
+	return p.addr(), nil
+}
+
+func (f *fleet) bytes() (up, down int64) {
+	for _, p := range f.proxies {
+		up += p.up.Load()
+		down += p.down.Load()
+	}
+	return up, down
+}
+
+func (f *fleet) begin() error {
+	var errs []error
+	for _, s := range f.stores {
+		errs = append(errs, s.call("Begin", 0, new(int)))
+	}
+	return errors.Join(errs...)
+}
+
+func (f *fleet) end() (all worker.Usage, err error) {
+	for _, s := range f.stores {
+		var u worker.Usage
+		err = errors.Join(err, s.call("End", 0, &u))
+		all = sum(all, u)
+		all.Peak += u.Peak
+	}
+	return all, err
+}
+
+func (f *fleet) stop() error {
+	var errs []error
+	for _, p := range f.proxies {
+		errs = append(errs, p.stop())
+	}
+	for _, s := range f.stores {
+		errs = append(errs, s.stop())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tocsin-rules/tocsin/bench/eval/worker"
+)
+
+// titles are what the variants are called.
+var titles = map[worker.Kind]string{
+	worker.Native:       "Tocsin, native",
+	worker.HTTP:         "Tocsin, HTTP",
+	worker.PerRule:      "one query per rule",
+	worker.PerRulePlain: "one query per rule, no gzip",
+	worker.RemoteRead:   "remote read, local engine",
+	worker.Manager:      "Prometheus' rule manager",
+}
+
+// name says what was asked by what.
+func (m measurement) name() string {
+	switch {
+	case m.store == "":
+		return titles[m.kind] + ", in-process"
+	case m.store == worker.Prometheus:
+		return titles[m.kind] + ", 1 Prometheus"
+	case m.backends == 1:
+		return titles[m.kind] + ", 1 backend"
+	}
+	return fmt.Sprintf("%s, %d backends", titles[m.kind], m.backends)
+}
+
+// cost is per evaluation of a rule.
+type cost struct {
+	// evaluator and stores are CPU time in microseconds.
+	evaluator, stores float64
+	up, down          float64
+	objects, bytes    float64
+}
+
+func (c cost) cpu() float64 { return c.evaluator + c.stores }
+
+func (r *run) cost(m measurement) cost {
+	n := float64(m.slots * len(r.rules))
+	return cost{
+		evaluator: float64(m.evaluator.CPU.Nanoseconds()) / 1000 / n,
+		stores:    float64(m.stores.CPU.Nanoseconds()) / 1000 / n,
+		up:        float64(m.up) / n,
+		down:      float64(m.down) / n,
+		objects:   float64(m.evaluator.Objects) / n,
+		bytes:     float64(m.evaluator.Bytes) / n,
+	}
+}
+
+// find returns the measurement of a variant that every run has.
+func (r *run) find(k, store worker.Kind, backends int) measurement {
+	i := slices.IndexFunc(r.measurements, func(m measurement) bool {
+		return m.kind == k && m.store == store && m.backends == backends
+	})
+	return r.measurements[i]
+}
+
+// report writes the table and the chart.
+func (r *run) report() error {
+	base := filepath.Join(r.out, fmt.Sprintf("%s-series-%d-rules", short(r.series), len(r.rules)))
+	var table, chart bytes.Buffer
+	r.markdown(&table, filepath.Base(base)+".svg")
+	r.chart(&chart)
+	return errors.Join(
+		os.WriteFile(base+".md", table.Bytes(), 0o644),
+		os.WriteFile(base+".svg", chart.Bytes(), 0o644),
+	)
+}
+
+func short(n int) string {
+	if n%1000 == 0 {
+		return fmt.Sprintf("%dk", n/1000)
+	}
+	return fmt.Sprint(n)
+}
+
+func (r *run) markdown(w io.Writer, chart string) {
+	fmt.Fprintf(w, "# What a rule evaluation costs: %d series, %d rules\n\n", r.data.series, len(r.rules))
+	fmt.Fprintf(w, "Made by `go run ./bench/eval --series %s --rules %d --slots %d --seed %d` on %s.\n\n",
+		short(r.series), len(r.rules), r.slots, r.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
+	fmt.Fprintf(w, "%s\n\n", machine())
+	fmt.Fprintf(w, "All variants had the same results in all slots, %d samples a slot: the same series, values within %g.\n\n", r.samples(), tolerance)
+	fmt.Fprintf(w, "![CPU time per rule evaluation](%s)\n\n", chart)
+	r.table(w)
+	r.goals(w)
+	fmt.Fprint(w, notes)
+}
+
+const notes = `
+## How it was measured
+
+* CPU is user and system time of a process (getrusage) while slots are evaluated, divided by rules and slots; memory is the
+  largest resident size (VmHWM, of several backends the sum); bytes are the payload of TCP, counted by a proxy on loopback whose
+  own time is not counted. Allocations are those of the evaluator.
+* Stores and evaluators are processes of their own, new ones for every variant. One slot is evaluated before the measured
+  ones, so connections and the label tables of the native protocol are there. Remote read is measured for one slot.
+* All rules of a slot are one batch of Tocsin's. The others have eight queries, of the manager groups, in progress at a time.
+* The rule manager does not write, but does step its alerts; the others only evaluate.
+* "1 Prometheus" is Prometheus' TSDB, engine and HTTP API; "backends" are ` + "`tocsin backend`" + `, one for every cluster if there are
+  four. The data was written beforehand.
+`
+
+func (r *run) table(w io.Writer) {
+	fmt.Fprint(w, "| variant | evaluator µs | store µs | sum µs | bytes up | bytes down | allocations | allocated KiB | evaluator MiB | stores MiB | slot p50 ms | slot p90 ms | slot max ms |\n")
+	fmt.Fprint(w, "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, m := range r.measurements {
+		c := r.cost(m)
+		fmt.Fprintf(w, "| %s | %.0f | %.0f | **%.0f** | %.0f | %.0f | %.0f | %.1f | %d | %d | %d | %d | %d |\n",
+			m.name(), c.evaluator, c.stores, c.cpu(), c.up, c.down, c.objects, c.bytes/1024,
+			m.evaluator.Peak>>20, m.stores.Peak>>20,
+			m.percentile(50).Milliseconds(), m.percentile(90).Milliseconds(), m.percentile(100).Milliseconds())
+	}
+}
+
+// percentile is that of the slots' durations, the nearest rank.
+func (m measurement) percentile(p int) time.Duration {
+	sorted := slices.Sorted(slices.Values(m.walls))
+	rank := (p*len(sorted) + 99) / 100
+	return sorted[max(rank, 1)-1]
+}
+
+// goals compares with what Tocsin is meant to cost.
+func (r *run) goals(w io.Writer) {
+	fmt.Fprint(w, "\n## Ratios\n\n| compared | measured | goal | met |\n|---|---|---|---|\n")
+	perRule := r.find(worker.PerRule, worker.Prometheus, 1)
+	manager := r.find(worker.Manager, "", 0)
+	for _, n := range r.backends {
+		native := r.find(worker.Native, worker.Backend, n)
+		http := r.find(worker.HTTP, worker.Backend, n)
+		cn, ch, cp := r.cost(native), r.cost(http), r.cost(perRule)
+		goal(w, fmt.Sprintf("CPU, native on %d to one query per rule", n), cp.cpu()/cn.cpu(), 10)
+		goal(w, fmt.Sprintf("CPU, native on %d to the manager in-process", n), r.cost(manager).cpu()/cn.cpu(), 5)
+		goal(w, fmt.Sprintf("CPU, HTTP on %d to one query per rule", n), cp.cpu()/ch.cpu(), 3)
+		goal(w, fmt.Sprintf("bytes, native on %d to one query per rule without gzip", n), r.plainBytes()/(cn.up+cn.down), 10)
+		goal(w, fmt.Sprintf("bytes, native on %d to one query per rule with gzip", n), (cp.up+cp.down)/(cn.up+cn.down), 10)
+	}
+}
+
+func (r *run) plainBytes() float64 {
+	plain := r.find(worker.PerRulePlain, worker.Prometheus, 1)
+	c := r.cost(plain)
+	return c.up + c.down
+}
+
+// goal is a line of the table: how many times less, and how many are wanted.
+func goal(w io.Writer, what string, times, want float64) {
+	met := "no"
+	if times >= want {
+		met = "yes"
+	}
+	fmt.Fprintf(w, "| %s | 1/%.1f | 1/%.0f | %s |\n", what, times, want, met)
+}
+
+// samples is the size of the results of the last slot.
+func (r *run) samples() (n int) {
+	for _, res := range r.want[len(r.want)-1] {
+		n += len(res.Samples)
+	}
+	return n
+}
+
+// machine says where and of what the figures are.
+func machine() string {
+	var parts []string
+	parts = append(parts, fmt.Sprintf("%s, %d processors, %s", cpuModel(), runtime.NumCPU(), runtime.Version()))
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		parts = append(parts, "load average at the end "+strings.Join(strings.Fields(string(load))[:3], " "))
+	}
+	if out, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
+		parts = append(parts, "Tocsin "+strings.TrimSpace(string(out)))
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if d.Path == "github.com/prometheus/prometheus" || d.Path == "github.com/thanos-io/promql-engine" {
+				parts = append(parts, strings.TrimPrefix(d.Path, "github.com/")+" "+d.Version)
+			}
+		}
+	}
+	return strings.Join(parts, "; ") + "."
+}
+
+func cpuModel() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
