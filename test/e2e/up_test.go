@@ -85,6 +85,14 @@ func TestUp(t *testing.T) {
 	s.waitShared(0, 1, 2)
 	s.requireNoHoles(beats)
 
+	t.Log("a backend hangs: rules that need it fail and say so, what is missing is recorded later")
+	backend := s.pid(" backend ", "backend-global")
+	require.NoError(t, syscall.Kill(backend, syscall.SIGSTOP))
+	s.waitRuleError(`backend "global"`)
+	require.NoError(t, syscall.Kill(backend, syscall.SIGCONT))
+	s.waitShared(0, 1, 2)
+	s.requireNoHoles(beats)
+
 	t.Log("a second start continues where the first ended")
 	began := time.Now()
 	s.stop()
@@ -98,6 +106,25 @@ func TestUp(t *testing.T) {
 		require.Zero(t, st.SlotsMissed)
 	}
 	s.stop()
+}
+
+// waitRuleError waits until a rule has an error with the text.
+func (s *system) waitRuleError(text string) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		groups, err := s.groups(0)
+		if err != nil {
+			return err
+		}
+		for _, g := range groups {
+			for _, r := range g.Rules {
+				if strings.Contains(r.LastError, text) {
+					return nil
+				}
+			}
+		}
+		return fmt.Errorf("no rule has an error with %q", text)
+	})
 }
 
 // requireNoHoles checks that every heartbeat has a sample at each slot since
