@@ -90,7 +90,7 @@ func (r *run) stages() []stage {
 		{store: worker.Prometheus, backends: 1, kinds: []worker.Kind{worker.PerRule, worker.PerRulePlain, worker.RemoteRead}},
 	}
 	for _, n := range r.backends {
-		kinds := []worker.Kind{worker.Native, worker.HTTP, worker.RemoteRead}
+		kinds := []worker.Kind{worker.Native, worker.NativeOffsets, worker.HTTP, worker.RemoteRead}
 		if n == 1 {
 			kinds = append(kinds, worker.PerRule)
 		}

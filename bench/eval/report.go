@@ -19,12 +19,13 @@ import (
 
 // titles are what the variants are called.
 var titles = map[worker.Kind]string{
-	worker.Native:       "Tocsin, native",
-	worker.HTTP:         "Tocsin, HTTP",
-	worker.PerRule:      "one query per rule",
-	worker.PerRulePlain: "one query per rule, no gzip",
-	worker.RemoteRead:   "remote read, local engine",
-	worker.Manager:      "Prometheus' rule manager",
+	worker.Native:        "Tocsin, native",
+	worker.NativeOffsets: "Tocsin, native, by offset",
+	worker.HTTP:          "Tocsin, HTTP",
+	worker.PerRule:       "one query per rule",
+	worker.PerRulePlain:  "one query per rule, no gzip",
+	worker.RemoteRead:    "remote read, local engine",
+	worker.Manager:       "Prometheus' rule manager",
 }
 
 // name says what was asked by what.
@@ -109,7 +110,8 @@ const notes = `
   own time is not counted. Allocations are those of the evaluator.
 * Stores and evaluators are processes of their own, new ones for every variant. One slot is evaluated before the measured
   ones, so connections and the label tables of the native protocol are there. Remote read is measured for one slot.
-* All rules of a slot are one batch of Tocsin's. The others have eight queries, of the manager groups, in progress at a time.
+* All rules of a slot are one batch of Tocsin's, except "by offset": there the groups are spread over the offsets that they have
+  within their interval, a batch for each, as one member evaluates them that owns them all. The others have eight queries, of the manager groups, in progress at a time.
 * The rule manager does not write, but does step its alerts; the others only evaluate.
 * "1 Prometheus" is Prometheus' TSDB, engine and HTTP API; "backends" are ` + "`tocsin backend`" + `, one for every cluster if there are
   four. The data was written beforehand.

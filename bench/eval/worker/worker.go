@@ -31,8 +31,12 @@ const (
 	Backend Kind = "backend"
 	// Prometheus is a TSDB under Prometheus' engine and HTTP API.
 	Prometheus Kind = "prometheus"
-	// Native is Tocsin's evaluator over the pushdown protocol.
+	// Native is Tocsin's evaluator over the pushdown protocol, all rules of a
+	// slot in one batch.
 	Native Kind = "native"
+	// NativeOffsets is Native with a batch for every offset that the groups
+	// have within their interval, as a single member evaluates them.
+	NativeOffsets Kind = "native-offsets"
 	// HTTP is Tocsin's evaluator over the Prometheus HTTP API.
 	HTTP Kind = "http"
 	// PerRule sends one instant query for every rule, and takes compressed
@@ -66,7 +70,8 @@ type Setup struct {
 	Rules     []dataset.Rule
 	Endpoints []Endpoint
 	// Profile, if set, is the file for the CPU profile of what is between
-	// Begin and End.
+	// Begin and End; what goroutines of an evaluation do has the label
+	// measured=slot.
 	Profile string
 }
 
@@ -150,7 +155,7 @@ func (w *Worker) Setup(s Setup, at *Endpoint) (err error) {
 		*at, w.stop, err = startPrometheus(w.ctx, s, w.logger)
 	case Manager:
 		w.evaluate, w.stop, err = newManager(s, w.logger)
-	case Native, HTTP:
+	case Native, NativeOffsets, HTTP:
 		w.evaluate, w.stop, err = newTocsin(s, w.logger)
 	case PerRule, PerRulePlain:
 		w.evaluate, err = newPerRule(s)
@@ -211,7 +216,10 @@ func (w *Worker) Slot(ts int64, s *Slot) error {
 		return err
 	}
 	began := time.Now()
-	results := w.evaluate(w.ctx, time.UnixMilli(ts))
+	var results func() []Result
+	pprof.Do(w.ctx, pprof.Labels("measured", "slot"), func(ctx context.Context) {
+		results = w.evaluate(ctx, time.UnixMilli(ts))
+	})
 	s.Wall = time.Since(began)
 	after, err := used()
 	if err != nil {
