@@ -1,5 +1,6 @@
 // Tocsin is the program for everything: it runs the whole system on one
-// machine, each of its processes, and checks rules.
+// machine, each of its processes, checks and explains rules, and looks at a
+// running cluster.
 package main
 
 import (
