@@ -18,7 +18,7 @@ type child struct {
 // of the tier before it are ready. They stop in the opposite order.
 func (l layout) tiers(d dirs, executable string) [][]child {
 	build := func(name, http string, args ...string) child {
-		args = append(args, "--web.listen-address="+http, "--log.level="+l.logLevel, "--log.format="+l.logFormat)
+		args = append(args, "--web.listen-address="+http, "--web.enable-lifecycle", "--log.level="+l.logLevel, "--log.format="+l.logFormat)
 		return child{url: "http://" + http, spec: process.Spec{
 			Name: name, Path: executable, Args: args, ReadyURL: "http://" + http + "/-/ready",
 			LogFile: d.log(name), Backoff: process.DefaultBackoff(),

@@ -44,6 +44,8 @@ func New(deps Deps) *Handler { return &Handler{deps: deps} }
 // Mux is where handlers are registered.
 type Mux interface {
 	Handle(pattern string, h http.Handler)
+	// HandleLifecycle is for what changes the process.
+	HandleLifecycle(path string, h http.Handler)
 }
 
 // Register adds the endpoints to a mux.
@@ -57,8 +59,8 @@ func (h *Handler) Register(mux Mux) {
 	} {
 		mux.Handle("GET "+path, serve)
 	}
-	mux.Handle("POST /-/reload", http.HandlerFunc(h.serveReload))
-	mux.Handle("POST /-/drain", http.HandlerFunc(h.serveDrain))
+	mux.HandleLifecycle("/-/reload", http.HandlerFunc(h.serveReload))
+	mux.HandleLifecycle("/-/drain", http.HandlerFunc(h.serveDrain))
 }
 
 func (h *Handler) rules(w http.ResponseWriter, r *http.Request) {

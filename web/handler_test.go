@@ -49,6 +49,11 @@ func firing(t *testing.T, name string) alert.Alert {
 	return result.State.Alerts()[0]
 }
 
+// testMux permits everything.
+type testMux struct{ *http.ServeMux }
+
+func (m testMux) HandleLifecycle(path string, h http.Handler) { m.Handle("POST "+path, h) }
+
 func sampleStatus(t *testing.T) ruler.GroupStatus {
 	t.Helper()
 	slot := time.Unix(100, 0).UTC()
@@ -76,7 +81,7 @@ func get(t *testing.T, c Cluster, target string) (int, map[string]any) {
 
 func serve(deps Deps, method, target string) *httptest.ResponseRecorder {
 	mux := http.NewServeMux()
-	New(deps).Register(mux)
+	New(deps).Register(testMux{mux})
 	rec := httptest.NewRecorder()
 	mux.ServeHTTP(rec, httptest.NewRequest(method, target, http.NoBody))
 	return rec

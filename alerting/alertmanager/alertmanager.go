@@ -100,7 +100,7 @@ func (a *Alertmanager) Run(ctx context.Context) error {
 	}
 	defer c.close()
 	a.server.Handle("/api/", c.handler())
-	a.server.Handle("POST /-/reload", reloadHandler(c))
+	a.server.HandleLifecycle("/-/reload", reloadHandler(c))
 	a.logger.Info("alertmanager starting", "addr", a.Addr().String(), "file", a.opts.ConfigFile)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.server.Run(ctx) })

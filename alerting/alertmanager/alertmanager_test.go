@@ -125,7 +125,7 @@ func (s setup) options() alertmanager.Options {
 	return alertmanager.Options{
 		ConfigFile:  filepath.Join(s.dir, "alertmanager.yml"),
 		StoragePath: filepath.Join(s.dir, "data"),
-		HTTP:        server.Config{ListenAddress: "127.0.0.1:0"},
+		HTTP:        server.Config{ListenAddress: "127.0.0.1:0", EnableLifecycle: true},
 	}
 }
 

@@ -80,8 +80,7 @@ func New(opts Options, logger *slog.Logger) *App {
 		collector: c,
 		server:    server.New(opts.HTTP, reg, c.Ready, logger),
 	}
-	a.server.Handle("POST /-/reload", http.HandlerFunc(a.handleReload))
-	a.server.Handle("PUT /-/reload", http.HandlerFunc(a.handleReload))
+	a.server.HandleLifecycle("/-/reload", http.HandlerFunc(a.handleReload))
 	registerAPI(a, reg)
 	return a
 }

@@ -220,7 +220,7 @@ func (s *setup) options() app.Options {
 	return app.Options{
 		ConfigFile:  s.file(),
 		StoragePath: filepath.Join(s.dir, "data"),
-		HTTP:        server.Config{ListenAddress: "127.0.0.1:0"},
+		HTTP:        server.Config{ListenAddress: "127.0.0.1:0", EnableLifecycle: true},
 	}
 }
 

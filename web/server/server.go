@@ -39,6 +39,9 @@ type Config struct {
 	WebConfigFile string
 	// EnablePprof serves /debug/pprof.
 	EnablePprof bool
+	// EnableLifecycle lets whoever reaches the port change what the process
+	// does, see HandleLifecycle.
+	EnableLifecycle bool
 }
 
 // ReadyFunc says why a process can't do its work yet; nil means that it can.
@@ -79,6 +82,19 @@ func New(cfg Config, gatherer prometheus.Gatherer, ready ReadyFunc, logger *slog
 
 // Handle registers a handler; the pattern is http.ServeMux's.
 func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+
+// HandleLifecycle registers a handler, for POST and PUT, that changes what the
+// process does, as /-/reload. It is refused unless the configuration enables
+// such requests, as in Prometheus.
+func (s *Server) HandleLifecycle(path string, h http.Handler) {
+	if !s.cfg.EnableLifecycle {
+		h = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "Requests that change the process are not enabled, see --web.enable-lifecycle.", http.StatusForbidden)
+		})
+	}
+	s.mux.Handle("POST "+path, h)
+	s.mux.Handle("PUT "+path, h)
+}
 
 // Listen opens the port, so that Addr is known and a taken port is reported
 // before anything else starts.

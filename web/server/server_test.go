@@ -65,6 +65,18 @@ func TestNotReadySaysWhy(t *testing.T) {
 	require.Equal(t, "Not ready: backend east does not answer\n", body)
 }
 
+func TestRequestsThatChangeTheProcessHaveToBeEnabled(t *testing.T) {
+	t.Parallel()
+	for enabled, want := range map[bool]int{true: http.StatusOK, false: http.StatusForbidden} {
+		s := start(t, Config{EnableLifecycle: enabled}, func() error { return nil })
+		s.HandleLifecycle("/-/reload", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		resp, err := http.Post("http://"+s.Addr().String()+"/-/reload", "", nil)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, want, resp.StatusCode)
+	}
+}
+
 func TestProfilesAreServedOnRequest(t *testing.T) {
 	t.Parallel()
 	status, _ := get(t, start(t, Config{EnablePprof: true}, func() error { return nil }), "/debug/pprof/cmdline")

@@ -109,6 +109,7 @@ func ruleEvaluatorFlags(f flagger) process {
 func webFlags(f flagger, c *server.Config, address string) {
 	f.Flag("web.listen-address", "Address for HTTP.").Default(address).StringVar(&c.ListenAddress)
 	f.Flag("web.config.file", "File that enables TLS or authentication for HTTP.").StringVar(&c.WebConfigFile)
+	f.Flag("web.enable-lifecycle", "Let HTTP requests reload the configuration (/-/reload) and drain a member (/-/drain).").BoolVar(&c.EnableLifecycle)
 	f.Flag("web.enable-pprof", "Serve profiles at /debug/pprof.").BoolVar(&c.EnablePprof)
 }
 
