@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tocsin-rules/tocsin/bench/eval/dataset"
 	"github.com/tocsin-rules/tocsin/bench/eval/worker"
 )
 
@@ -73,9 +74,19 @@ func (r *run) find(k, store worker.Kind, backends int) measurement {
 
 // report writes the table and the chart.
 func (r *run) report() error {
+	used, different, err := dataset.Selectors(r.rules)
+	if err != nil {
+		return err
+	}
 	base := filepath.Join(r.out, fmt.Sprintf("%s-series-%d-rules", short(r.series), len(r.rules)))
 	var table, chart bytes.Buffer
-	r.markdown(&table, filepath.Base(base)+".svg")
+	r.title(&table)
+	fmt.Fprintf(&table, "The rules have %d selectors, %d different ones (windows aside). All variants had the same results in all slots, %d samples a slot: the same series, values within %g.\n\n",
+		used, different, r.samples(), tolerance)
+	fmt.Fprintf(&table, "![CPU time per rule evaluation](%s.svg)\n\n", filepath.Base(base))
+	r.table(&table)
+	r.goals(&table)
+	fmt.Fprint(&table, notes)
 	r.chart(&chart)
 	return errors.Join(
 		os.WriteFile(base+".md", table.Bytes(), 0o644),
@@ -90,16 +101,11 @@ func short(n int) string {
 	return fmt.Sprint(n)
 }
 
-func (r *run) markdown(w io.Writer, chart string) {
+func (r *run) title(w io.Writer) {
 	fmt.Fprintf(w, "# What a rule evaluation costs: %d series, %d rules\n\n", r.data.series, len(r.rules))
 	fmt.Fprintf(w, "Made by `go run ./bench/eval --series %s --rules %d --slots %d --seed %d` on %s.\n\n",
 		short(r.series), len(r.rules), r.slots, r.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
 	fmt.Fprintf(w, "%s\n\n", machine())
-	fmt.Fprintf(w, "All variants had the same results in all slots, %d samples a slot: the same series, values within %g.\n\n", r.samples(), tolerance)
-	fmt.Fprintf(w, "![CPU time per rule evaluation](%s)\n\n", chart)
-	r.table(w)
-	r.goals(w)
-	fmt.Fprint(w, notes)
 }
 
 const notes = `
@@ -109,9 +115,9 @@ const notes = `
   largest resident size (VmHWM, of several backends the sum); bytes are the payload of TCP, counted by a proxy on loopback whose
   own time is not counted. Allocations are those of the evaluator.
 * Stores and evaluators are processes of their own, new ones for every variant. One slot is evaluated before the measured
-  ones, so connections and the label tables of the native protocol are there. Remote read is measured for one slot.
+  ones, so connections and the label tables of the native protocol are there; of remote read the first and only slot is measured.
 * All rules of a slot are one batch of Tocsin's, except "by offset": there the groups are spread over the offsets that they have
-  within their interval, a batch for each, as one member evaluates them that owns them all. The others have eight queries, of the manager groups, in progress at a time.
+  within their interval, a batch for each, as one member evaluates them that owns them all. The others have eight queries in progress at a time, the manager eight groups.
 * The rule manager does not write, but does step its alerts; the others only evaluate.
 * "1 Prometheus" is Prometheus' TSDB, engine and HTTP API; "backends" are ` + "`tocsin backend`" + `, one for every cluster if there are
   four. The data was written beforehand.

@@ -102,3 +102,13 @@ func checkScope(t *testing.T, r Rule) {
 		return nil
 	})
 }
+
+func TestSelectorsAreCountedWithoutWindows(t *testing.T) {
+	t.Parallel()
+	used, different, err := Selectors([]Rule{{Expr: `rate(x{a="1"}[5m]) / rate(x{a="1"}[1m] offset 1m)`}, {Expr: `x`}})
+	require.NoError(t, err)
+	require.Equal(t, 3, used)
+	require.Equal(t, 2, different)
+	_, _, err = Selectors([]Rule{{Group: "g", Alert: "Odd", Expr: `(`}})
+	require.ErrorContains(t, err, "g/Odd")
+}

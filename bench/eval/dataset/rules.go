@@ -53,6 +53,24 @@ func (f Fleet) Rules(n int) ([]Rule, error) {
 	return s.all, s.err
 }
 
+// Selectors counts the selectors of rules and the different ones among them,
+// windows and offsets aside: how often each series is looked up if nobody
+// shares.
+func Selectors(all []Rule) (used, different int, err error) {
+	seen := map[string]bool{}
+	for _, r := range all {
+		expr, err := parser.ParseExpr(r.Expr)
+		if err != nil {
+			return 0, 0, fmt.Errorf("rule %q: %w", r.Name(), err)
+		}
+		for _, ms := range parser.ExtractSelectors(expr) {
+			used++
+			seen[fmt.Sprint(ms)] = true
+		}
+	}
+	return used, len(seen), nil
+}
+
 // install is a pack in a scope.
 type install struct {
 	name       string
