@@ -110,8 +110,8 @@ func (h *Handler) serveCluster(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveDrain returns when everything is handed over, so that whoever stops the
-// member may wait for it. The member stays up, leaving; asking again changes
-// nothing.
+// member may wait for it. The member stays up, leaving, until it is stopped;
+// asking again changes nothing. It is refused to the last member that is ready.
 func (h *Handler) serveDrain(w http.ResponseWriter, r *http.Request) {
 	if err := h.deps.Drain(r.Context()); err != nil {
 		http.Error(w, fmt.Sprintf("drain: %s", err), http.StatusServiceUnavailable)

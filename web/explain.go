@@ -12,7 +12,7 @@ var ErrNotFound = errors.New("not found")
 
 // Plans explains loaded groups; every member has all of them.
 type Plans interface {
-	// Plan says what becomes of the rules of a group at its next slot. It is
+	// Plan says what becomes of the rules of a group at its latest slot. It is
 	// an ErrNotFound if no group with that key is loaded.
 	Plan(key string) (*explain.Report, error)
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -59,16 +60,21 @@ type Evaluator interface {
 
 var _ Evaluator = (*evaluator.Evaluator)(nil)
 
-// Analyze explains rules, evaluates them and adds what each part costs. What
-// an earlier stage would record is read as the backends have it: nothing is
-// written.
+// Analyze explains rules, evaluates them and adds what each part costs. Rules
+// that differ only in their tenant are evaluated one by one, so that the costs
+// are those of each. What an earlier stage would record is read as the backends
+// have it: nothing is written.
 func Analyze(ctx context.Context, e Evaluator, slot time.Time, rules []Rule) *Report {
 	r := Explain(e, slot, rules)
 	m := &measurement{report: r}
 	for _, members := range batches(rules) {
 		m.enter(members)
 		at := slot.Add(-rules[members[0]].Batch.Offset)
-		for n, result := range e.Evaluate(evaluator.Observed(ctx, m), at, queries(rules, members)) {
+		asked := queries(rules, members)
+		for n := range asked {
+			asked[n].Scope = labels.EmptyLabels()
+		}
+		for n, result := range e.Evaluate(evaluator.Observed(ctx, m), at, asked) {
 			r.Rules[members[n]].Result = resultOf(result)
 		}
 	}

@@ -26,6 +26,8 @@ type Rule struct {
 	// Type is recording, alerting or expression.
 	Type string
 	Expr parser.Expr
+	// Scope are the labels that every selector of Expr is restricted to.
+	Scope labels.Labels
 	// Batch tells who is evaluated together: rules for which it is equal.
 	Batch Batch
 }
@@ -44,7 +46,10 @@ type Batch struct {
 
 // Planner says how a batch is evaluated at ts.
 type Planner interface {
+	// Plan is about each query alone.
 	Plan(ts time.Time, queries []plan.Query) *plan.Plan
+	// Folding says which queries are evaluated as one.
+	Folding(queries []plan.Query) *plan.Folding
 }
 
 // Report is what becomes of rules at one slot.
@@ -83,6 +88,10 @@ type RuleReport struct {
 	Error string `json:"error,omitempty"`
 	Tree  *Node  `json:"tree,omitempty"`
 	Notes []Note `json:"notes,omitempty"`
+	// Fold is set if the rule is evaluated as one with others, Apart if it
+	// could be but for a reason.
+	Fold  *Fold `json:"fold,omitempty"`
+	Apart *Note `json:"apart,omitempty"`
 	// Result is there after an analysis.
 	Result *Result `json:"result,omitempty"`
 }
@@ -184,7 +193,7 @@ func batches(rules []Rule) [][]int {
 func queries(rules []Rule, members []int) []plan.Query {
 	list := make([]plan.Query, len(members))
 	for n, i := range members {
-		list[n] = plan.Query{Name: rules[i].fullName(), Expr: rules[i].Expr}
+		list[n] = plan.Query{Name: rules[i].fullName(), Expr: rules[i].Expr, Scope: rules[i].Scope}
 	}
 	return list
 }
@@ -208,7 +217,8 @@ type builder struct {
 }
 
 func (b *builder) batch(planner Planner, slot time.Time, rules []Rule, members []int) {
-	b.plan = planner.Plan(slot.Add(-rules[members[0]].Batch.Offset), queries(rules, members))
+	asked := queries(rules, members)
+	b.plan = planner.Plan(slot.Add(-rules[members[0]].Batch.Offset), asked)
 	b.members, b.first = members, len(b.report.Fragments)
 	if b.report.Backends == nil {
 		b.report.Backends = describe(b.plan.Backends)
@@ -219,6 +229,7 @@ func (b *builder) batch(planner Planner, slot time.Time, rules []Rule, members [
 	for n, i := range members {
 		b.report.Rules[i] = b.rule(rules[i], b.plan.Queries[n])
 	}
+	b.folding(planner.Folding(asked))
 }
 
 func describe(backends []plan.Backend) []Backend {

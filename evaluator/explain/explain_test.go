@@ -25,10 +25,15 @@ func (p planner) Plan(ts time.Time, queries []plan.Query) *plan.Plan {
 	return plan.New(queries, p, plan.Options{Window: w, SubqueryStep: time.Minute})
 }
 
+func (p planner) Folding(queries []plan.Query) *plan.Folding {
+	return plan.NewFolding(queries, p, func(string) bool { return false })
+}
+
 // TestReports runs the scripts in testdata. Their commands:
 //
 //	backends          one a line: NAME [virtual] cluster value
-//	explain [json] [only=GROUP]    one rule a line: GROUP/NAME[/STAGE] = EXPR
+//	explain [json] [only=GROUP]    one rule a line: GROUP/NAME[/STAGE] = EXPR;
+//	                  rules of a group ns:X are scoped to the namespace X
 func TestReports(t *testing.T) {
 	t.Parallel()
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -81,6 +86,11 @@ func parseRules(t *testing.T, input string) []Rule {
 		require.NoError(t, err, line)
 		parts := strings.Split(name, "/")
 		r := Rule{Group: parts[0], Name: parts[1], Type: "recording", Expr: expr}
+		if ns, scoped := strings.CutPrefix(r.Group, "ns:"); scoped {
+			r.Scope = labels.FromStrings("namespace", ns)
+			r.Expr, err = plan.Scope(expr, r.Scope)
+			require.NoError(t, err)
+		}
 		if len(parts) > 2 {
 			r.Batch.Stage, err = strconv.Atoi(parts[2])
 			require.NoError(t, err)
@@ -94,6 +104,9 @@ func TestEveryReasonHasAMeaning(t *testing.T) {
 	t.Parallel()
 	for _, reason := range plan.Reasons() {
 		require.NotEmpty(t, meanings[reason], "reason %q", reason)
+	}
+	for _, reason := range plan.FoldReasons() {
+		require.NotEmpty(t, foldMeanings[reason], "reason %q", reason)
 	}
 }
 
@@ -114,8 +127,9 @@ func TestCostsAreShown(t *testing.T) {
 	for want, c := range map[string]fmt.Stringer{
 		"": (*Cost)(nil),
 		" (2 series, 40 samples, 9 bytes, 1.5ms)":               &Cost{Series: 2, Samples: 40, Bytes: 9, Seconds: 0.0015},
+		" (2 series, 40 samples, 1s)":                           &Cost{Series: 2, Samples: 40, Seconds: 1},
 		" (failed after 2s: away)":                              &Cost{Seconds: 2, Error: "away"},
-		" (1 requests, 3 fragments, 40 samples, 9 bytes, 20µs)": &BackendCost{Requests: 1, Fragments: 3, Samples: 40, Bytes: 9, Seconds: 0.00002},
+		" (requests 1, fragments 3, samples 40, bytes 9, 20µs)": &BackendCost{Requests: 1, Fragments: 3, Samples: 40, Bytes: 9, Seconds: 0.00002},
 	} {
 		require.Equal(t, want, c.String())
 	}

@@ -13,3 +13,17 @@ var meanings = map[plan.Reason]string{
 	plan.ReasonPartitionLabel: "the expression sets a partition label itself, so a backend's answer could collide with another's",
 	plan.ReasonUnsupported:    "a backend that does not store its partition labels cannot be asked for this exactly",
 }
+
+// foldMeanings are what the reasons say for which rules that differ only in
+// their tenant are not evaluated as one.
+var foldMeanings = map[plan.Reason]string{
+	plan.ReasonFailed:      "the last attempt failed; it is made again after a while",
+	plan.ReasonSelector:    "a selector is not pinned to the tenant by equality",
+	plan.ReasonMetricName:  "a selector names no single metric, so that warnings could tell one tenant the names of another's series",
+	plan.ReasonScalar:      "scalar() drops the label that tells the tenants apart",
+	plan.ReasonConstant:    "the expression reads no series, or too many of its parts read none",
+	plan.ReasonScopeLabel:  "the expression sets, reads or compares the tenant's label",
+	plan.ReasonInfo:        "info() chooses the series that it reads while it runs",
+	plan.ReasonAggregation: "an aggregation chooses among all series, not tenant by tenant",
+	plan.ReasonParameter:   "a parameter depends on stored series, which differ from tenant to tenant",
+}

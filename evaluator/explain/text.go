@@ -80,6 +80,14 @@ func (t *text) rule(i int) {
 		t.line("  ", "not pushed down: %s", n.Expr)
 		t.line("    ", "%s: %s", n.Reason, n.Meaning)
 	}
+	if f := r.Fold; f != nil {
+		t.line("  ", "one of %d rules that differ only in %s; they are evaluated as one, and each alone if that fails:", f.Rules, f.Label)
+		t.line("    ", "%s", f.Expr)
+	}
+	if n := r.Apart; n != nil {
+		t.line("  ", "not evaluated as one with rules that differ only in their tenant")
+		t.line("    ", "%s: %s", n.Reason, n.Meaning)
+	}
 	t.result(r.Result)
 }
 
@@ -185,7 +193,11 @@ func (c *Cost) String() string {
 	case c.Error != "":
 		return fmt.Sprintf(" (failed after %s: %s)", seconds(c.Seconds), c.Error)
 	}
-	return fmt.Sprintf(" (%d series, %d samples, %d bytes, %s)", c.Series, c.Samples, c.Bytes, seconds(c.Seconds))
+	bytes := ""
+	if c.Bytes > 0 {
+		bytes = fmt.Sprintf(", %d bytes", c.Bytes)
+	}
+	return fmt.Sprintf(" (%d series, %d samples%s, %s)", c.Series, c.Samples, bytes, seconds(c.Seconds))
 }
 
 // String is what an analysis found, empty without one.
@@ -193,7 +205,7 @@ func (c *BackendCost) String() string {
 	if c == nil {
 		return ""
 	}
-	return fmt.Sprintf(" (%d requests, %d fragments, %d samples, %d bytes, %s)", c.Requests, c.Fragments, c.Samples, c.Bytes, seconds(c.Seconds))
+	return fmt.Sprintf(" (requests %d, fragments %d, samples %d, bytes %d, %s)", c.Requests, c.Fragments, c.Samples, c.Bytes, seconds(c.Seconds))
 }
 
 func seconds(s float64) string {

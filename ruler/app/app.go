@@ -223,7 +223,7 @@ func (a *app) newHTTP() error {
 		Plans:   plans{a},
 		Status:  a.status,
 		Reload:  a.reload,
-		Drain:   a.drain,
+		Drain:   a.drainOnRequest,
 		Logger:  a.logger,
 	}).Register(a.http)
 	queries := promapi.New(promapi.Config{

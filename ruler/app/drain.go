@@ -4,15 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tocsin-rules/tocsin/sharding"
 )
 
+// drainOnRequest is a drain after which the member stays up. It is refused
+// where nobody could take over, since nobody would evaluate the rules then.
+func (a *app) drainOnRequest(ctx context.Context) error {
+	if !a.state.isLeaving() && !othersReady(a.gossip.View(), a.opts.Name) {
+		return errors.New("no other member is ready to take the groups over: nothing was done")
+	}
+	return a.drain(ctx)
+}
+
+func othersReady(view sharding.View, self string) bool {
+	return slices.ContainsFunc(view.Ready(), func(m sharding.Member) bool { return m.Name != self })
+}
+
 // drain hands everything over to other members and returns when that is done,
 // or with an error when the time for it is up. From then on the member is
-// leaving: it owns nothing, and stays so until it is stopped. If there is
-// nobody to take over, its groups are evaluated by nobody. Draining again
+// leaving: it owns nothing, and stays so until it is stopped. Draining again
 // waits for the same end.
 func (a *app) drain(ctx context.Context) error {
 	if a.state.leave(func() { a.gossip.SetState(sharding.Leaving) }) {

@@ -58,6 +58,12 @@ func (c *Config) Plan(ts time.Time, queries []plan.Query) *plan.Plan {
 	})
 }
 
+// Folding says which queries of a batch members evaluate as one, as long as
+// that succeeds.
+func (c *Config) Folding(queries []plan.Query) *plan.Folding {
+	return plan.NewFolding(queries, c.planBackends(), func(string) bool { return false })
+}
+
 func (c *Config) planBackends() []plan.Backend {
 	list := make([]plan.Backend, len(c.Backends))
 	for i, b := range c.Backends {
@@ -79,7 +85,7 @@ func ExplainedRules(groups []rule.Group) []explain.Rule {
 		}
 		for i, r := range g.Rules {
 			rules = append(rules, explain.Rule{
-				Group: g.Key, Name: r.Name(), Type: ruleType(r), Expr: r.Expr,
+				Group: g.Key, Name: r.Name(), Type: ruleType(r), Expr: r.Expr, Scope: g.Scope,
 				Batch: explain.Batch{Slots: slots(g), Offset: g.QueryOffset, Stage: stages[i]},
 			})
 		}
@@ -118,5 +124,6 @@ func (p plans) Plan(key string) (*explain.Report, error) {
 		other, _ := view.Owner(g.Key)
 		return other != owner || slots(g) != slots(loaded[i])
 	})
-	return explain.Explain(p.a.cfg, time.Now().UTC(), ExplainedRules(together)).Only(key), nil
+	slot := schedule.Slot(time.Now(), loaded[i].Interval, schedule.Offset(key, loaded[i].Interval))
+	return explain.Explain(p.a.evaluator, slot, ExplainedRules(together)).Only(key), nil
 }

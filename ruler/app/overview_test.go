@@ -72,3 +72,10 @@ func TestAMemberThatLeavesNeverBecomesReadyAgain(t *testing.T) {
 	require.Error(t, s.Ready())
 	require.Equal(t, []string{"ready", "leaving"}, announced)
 }
+
+func TestTheLastReadyMemberIsNotDrained(t *testing.T) {
+	t.Parallel()
+	members := []sharding.Member{{Name: "a", State: sharding.Ready}, {Name: "b", State: sharding.Leaving}, {Name: "c", State: sharding.Joining}}
+	require.False(t, othersReady(sharding.NewView(members), "a"))
+	require.True(t, othersReady(sharding.NewView(members), "b"))
+}

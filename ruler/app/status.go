@@ -79,6 +79,12 @@ func (s *memberState) leave(announce func()) bool {
 	return true
 }
 
+func (s *memberState) isLeaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
+
 // Ready is an error unless the member evaluates rules, or would if it owned
 // some.
 func (s *memberState) Ready() error {
