@@ -220,6 +220,8 @@ type outcome struct {
 	err      error
 	// raw, if set, is why the query has to be evaluated from raw series.
 	raw string
+	// rolledUp means that the query depends on what another one asked for.
+	rolledUp bool
 }
 
 // result makes a vector of the outcome of a vector or scalar expression.
@@ -239,26 +241,40 @@ func (o outcome) result(q Query) Result {
 
 // run plans a batch, asks the backends and merges the answers. Queries for
 // which pushdown turns out to lose something are evaluated again from raw
-// series.
+// series, and those that failed with what another one asked for alone.
 func (e *Evaluator) run(ctx context.Context, b batch) []outcome {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Timeout))
 	defer cancel()
 	outcomes := e.once(ctx, b)
-	again := b
-	again.queries, again.options.Raw = nil, true
+	b.options.Raw = true
+	e.again(ctx, b, outcomes, func(o outcome) string { return o.raw })
+	b.options.Raw, b.options.Alone = false, true
+	e.again(ctx, b, outcomes, func(o outcome) string {
+		if o.err == nil || !o.rolledUp || ctx.Err() != nil {
+			return ""
+		}
+		return rolledUpFailed
+	})
+	return outcomes
+}
+
+// again evaluates those queries once more that have a reason for it.
+func (e *Evaluator) again(ctx context.Context, b batch, outcomes []outcome, reason func(outcome) string) {
+	part := b
+	part.queries = nil
 	var indexes []int
 	for i, o := range outcomes {
-		if o.raw != "" {
-			e.metrics.raw.WithLabelValues(o.raw).Inc()
-			again.queries, indexes = append(again.queries, b.queries[i]), append(indexes, i)
+		if why := reason(o); why != "" {
+			e.metrics.again.WithLabelValues(why).Inc()
+			part.queries, indexes = append(part.queries, b.queries[i]), append(indexes, i)
 		}
 	}
-	if len(indexes) > 0 {
-		for i, o := range e.once(ctx, again) {
-			outcomes[indexes[i]] = o
-		}
+	if len(indexes) == 0 {
+		return
 	}
-	return outcomes
+	for i, o := range e.once(ctx, part) {
+		outcomes[indexes[i]] = o
+	}
 }
 
 // once does all of run but the second attempt. A query is merged as soon as
@@ -277,6 +293,7 @@ func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
 			permits <- struct{}{}
 			defer func() { <-permits }()
 			outcomes[i] = m.query(ctx, i)
+			outcomes[i].rolledUp = p.Queries[i].RolledUp
 		})
 	}
 	queries.Wait()

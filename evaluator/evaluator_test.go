@@ -2,6 +2,7 @@ package evaluator_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -161,7 +162,7 @@ func withoutMetric(v promql.Vector) promql.Vector {
 func TestRequestsAreShared(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, overNative, sampleData(rand.New(rand.NewPCG(1, 1))))
-	queries := []string{"sum(gauge) > 1", "sum(gauge) > 2", "avg(gauge)", "gauge", "quantile(0.5, gauge)", `gauge{cluster="north"}`}
+	queries := []string{"sum(gauge) > 1", "sum(gauge) > 2", "avg by (job) (gauge)", "count(gauge)", "gauge", "quantile(0.5, gauge)", `gauge{cluster="north"}`}
 	for _, r := range evaluate(t, f.evaluator, queries...) {
 		require.NoError(t, r.Err)
 	}
@@ -179,6 +180,24 @@ func TestRequestsAreShared(t *testing.T) {
 		}
 	}
 	require.NoError(t, testutil.GatherAndCompare(f.registry, strings.NewReader(want), "tocsin_evaluator_fragments_total"))
+}
+
+// TestCoarserGroupingSurvivesTheFiner: what a query would be made of fails, so
+// it is asked alone.
+func TestCoarserGroupingSurvivesTheFiner(t *testing.T) {
+	t.Parallel()
+	var series []promql.Series
+	for i := range 100 {
+		ls := labels.FromStrings("cluster", "east", "instance", fmt.Sprint(i), "job", fmt.Sprint(i%2))
+		series = append(series, named(ls, "x", []promql.FPoint{{T: slot.UnixMilli(), F: 1}}))
+	}
+	cfg := evaluator.DefaultConfig()
+	cfg.MaxResponseBytes = 2000
+	cfg.Backends = []evaluator.BackendConfig{startBackend(t, overHTTP, "east", "east", series)}
+	r := evaluate(t, newEvaluator(t, cfg), `sum by (job) (x)`, `sum by (job, instance) (x)`)
+	require.NoError(t, r[0].Err)
+	require.Len(t, r[0].Vector, 2)
+	requireError(t, r[1].Err, evaluator.KindLimit, "east")
 }
 
 func TestCancelledEvaluation(t *testing.T) {

@@ -10,13 +10,16 @@ import (
 	"github.com/tocsin-rules/tocsin/evaluator/remote"
 )
 
-// Reasons to evaluate a query again from raw series.
+// Reasons to evaluate a query again: from raw series, or alone.
 const (
 	// rawJSONHistogram: an answer in JSON held a native histogram.
 	rawJSONHistogram = "json_histogram"
 	// rawMixedTypes: a part of a sum was left out by its backend because
 	// floats and native histograms, or histograms of different kinds, met.
 	rawMixedTypes = "mixed_types"
+	// rolledUpFailed: the query was to be answered from what another one asked
+	// for, and that failed.
+	rolledUpFailed = "rolled_up"
 )
 
 type metrics struct {
@@ -26,7 +29,7 @@ type metrics struct {
 	samples   *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	local     *prometheus.CounterVec
-	raw       *prometheus.CounterVec
+	again     *prometheus.CounterVec
 	selects   prometheus.Counter
 	folds     prometheus.Counter
 	members   prometheus.Counter
@@ -50,7 +53,7 @@ func newMetrics(reg prometheus.Registerer, backends []plan.Backend) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
 		}, []string{"backend"}),
 		local: counter("local_total", "Parts of expressions that were not pushed down, by reason.", "reason"),
-		raw:   counter("raw_evaluations_total", "Queries that were evaluated again from raw series, by reason.", "reason"),
+		again: counter("repeated_evaluations_total", "Queries that were evaluated again, by reason: from raw series, or alone after rolled_up.", "reason"),
 		selects: f.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_evaluator_raw_selects_total",
 			Help: "Selectors whose raw series were fetched.",
@@ -91,8 +94,9 @@ func (m *metrics) initialise(backends []plan.Backend) {
 	for _, kind := range remote.Kinds() {
 		m.unfolded.WithLabelValues(string(kind))
 	}
-	m.raw.WithLabelValues(rawJSONHistogram)
-	m.raw.WithLabelValues(rawMixedTypes)
+	for _, reason := range []string{rawJSONHistogram, rawMixedTypes, rolledUpFailed} {
+		m.again.WithLabelValues(reason)
+	}
 }
 
 func results() []string {

@@ -27,6 +27,26 @@ type placer struct {
 	// Of the query in work.
 	index   int
 	current *QueryPlan
+
+	// rollups are aggregations that answer others; asked, if set, collects
+	// what may be one.
+	rollups groupings
+	asked   groupings
+}
+
+func newPlacer(backends []Backend, opts Options) *placer {
+	return &placer{
+		scanner:   newScanner(backends),
+		plan:      &Plan{Backends: backends, Options: opts},
+		fragments: map[fragmentKey]int{},
+		sites:     map[string]int{},
+	}
+}
+
+func (p *placer) batch(queries []Query) {
+	for i, q := range queries {
+		p.plan.Queries = append(p.plan.Queries, p.query(i, q))
+	}
 }
 
 func (p *placer) query(index int, q Query) QueryPlan {
@@ -51,20 +71,26 @@ func (p *placer) query(index int, q Query) QueryPlan {
 }
 
 func (p *placer) root(expr parser.Expr) {
-	if site, ok := p.pushed(expr, p.plan.Options.Window); ok {
-		p.current.Local, p.current.Direct = siteSelector(site), site
-		return
+	w := p.plan.Options.Window
+	local, ok := p.pushed(expr, w)
+	if !ok {
+		local = p.place(expr, w)
 	}
-	p.current.Local = p.place(expr, p.plan.Options.Window)
+	p.current.Local = local
+	if vs, ok := local.(*parser.VectorSelector); ok {
+		if site, ok := SiteOf(vs.LabelMatchers); ok {
+			p.current.Direct, _ = strconv.Atoi(site) // siteSelector wrote it.
+		}
+	}
 }
 
-// pushed makes a site of expr if all of it can be left to the backends.
-func (p *placer) pushed(expr parser.Expr, w Window) (site int, ok bool) {
+// pushed is the answer to expr if all of it can be left to the backends.
+func (p *placer) pushed(expr parser.Expr, w Window) (parser.Expr, bool) {
 	f := p.facts(expr)
 	if len(f.backends) == 0 || (len(f.backends) > 1 && !f.separable) {
-		return 0, false
+		return nil, false
 	}
-	return p.site(expr, f.backends, cut{window: w})
+	return p.answer(expr, f.backends, cut{window: w})
 }
 
 // place returns the local part of expr over w: expr with everything that the
@@ -74,8 +100,8 @@ func (p *placer) place(expr parser.Expr, w Window) parser.Expr {
 		return expr
 	}
 	if t := expr.Type(); t == parser.ValueTypeVector || t == parser.ValueTypeScalar {
-		if site, ok := p.pushed(expr, w); ok {
-			return ofType(siteSelector(site), t)
+		if local, ok := p.pushed(expr, w); ok {
+			return ofType(local, t)
 		}
 	}
 	return p.descend(expr, w)
@@ -83,11 +109,11 @@ func (p *placer) place(expr parser.Expr, w Window) parser.Expr {
 
 // ofType turns the one label-less sample of a scalar's site back into a
 // scalar.
-func ofType(vs *parser.VectorSelector, t parser.ValueType) parser.Expr {
-	if t == parser.ValueTypeScalar {
-		return &parser.Call{Func: parser.Functions["scalar"], Args: parser.Expressions{vs}}
+func ofType(local parser.Expr, t parser.ValueType) parser.Expr {
+	if t == parser.ValueTypeScalar && local.Type() == parser.ValueTypeVector {
+		return &parser.Call{Func: parser.Functions["scalar"], Args: parser.Expressions{local}}
 	}
-	return vs
+	return local
 }
 
 // descend keeps the topmost operation local and places its operands.

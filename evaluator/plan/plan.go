@@ -51,6 +51,9 @@ type Options struct {
 	// Raw turns pushdown off: every selector is fetched and all is evaluated
 	// locally.
 	Raw bool
+	// Alone makes every query ask for its own groupings, so that it does not
+	// fail with what another one asks for.
+	Alone bool
 }
 
 // Window is a range of evaluation times, in milliseconds since the epoch. It
@@ -99,6 +102,9 @@ type QueryPlan struct {
 	// Sites that Local refers to, and the fragments behind them, ascending.
 	Sites     []int
 	Fragments []int
+	// RolledUp means that part of the answer is made of a finer grouping, which
+	// another query asks for and which may fail where the coarser would not.
+	RolledUp bool
 	// Notes say what is not pushed down and why.
 	Notes []Note
 	// Err says why the query cannot be planned at all.
@@ -116,17 +122,20 @@ type Plan struct {
 
 // New plans a batch over backends that Validate accepts. Expressions are not
 // changed. Faults of an expression are in the Err of its QueryPlan.
+//
+// If a query then asks a backend for a finer grouping of what another one asks
+// for, the batch is planned again with the coarser made of the finer.
 func New(queries []Query, backends []Backend, opts Options) *Plan {
-	p := &placer{
-		scanner:   newScanner(backends),
-		plan:      &Plan{Backends: backends, Options: opts},
-		fragments: map[fragmentKey]int{},
-		sites:     map[string]int{},
+	p := newPlacer(backends, opts)
+	p.asked = groupings{}
+	p.batch(queries)
+	if len(queries) == 1 || opts.Alone || !p.asked.useful() {
+		return p.plan
 	}
-	for i, q := range queries {
-		p.plan.Queries = append(p.plan.Queries, p.query(i, q))
-	}
-	return p.plan
+	again := newPlacer(backends, opts)
+	again.rollups = p.asked
+	again.batch(queries)
+	return again.plan
 }
 
 // Raw lists the backends that a selector left in a local expression has to be

@@ -17,8 +17,8 @@ import (
 // TestScripts runs the scripts in testdata. Their commands:
 //
 //	backends             one a line: NAME [virtual] {partition labels}
-//	plan [start=MS end=MS step=MS] [raw]   one expression a line
-//	fold [skip]          one a line: {scope} expression, which is scoped first
+//	plan [start=MS end=MS step=MS] [raw] [alone]   one expression a line
+//	fold [skip] [unscoped]   one a line: {scope} expression, scoped first
 //	virtualize {labels}  one expression a line
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,7 @@ func parseLabels(t *testing.T, text string) labels.Labels {
 }
 
 func planScript(t *testing.T, d *datadriven.TestData, backends []Backend) string {
-	opts := Options{SubqueryStep: time.Minute, Window: Window{Start: 600_000, End: 600_000}, Raw: d.HasArg("raw")}
+	opts := Options{SubqueryStep: time.Minute, Window: Window{Start: 600_000, End: 600_000}, Raw: d.HasArg("raw"), Alone: d.HasArg("alone")}
 	d.MaybeScanArgs(t, "start", &opts.Window.Start)
 	opts.Window.End = opts.Window.Start
 	d.MaybeScanArgs(t, "end", &opts.Window.End)

@@ -48,12 +48,12 @@ type splitter struct {
 func (s *splitter) halves(e *parser.AggregateExpr, op parser.ItemType) (parser.Expr, bool) {
 	remote := *e
 	remote.Grouping = s.remoteGrouping(e)
-	site, ok := s.site(&remote, s.backends, cut{window: s.window, summed: e.Op == parser.SUM})
+	parts, ok := s.answer(&remote, s.backends, cut{window: s.window, summed: e.Op == parser.SUM})
 	if !ok {
 		return nil, false
 	}
 	local := *e
-	local.Op, local.Expr = op, siteSelector(site)
+	local.Op, local.Expr = op, parts
 	return &local, true
 }
 
