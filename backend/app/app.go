@@ -121,7 +121,7 @@ func newProcess(opts Options, logger *slog.Logger) (*process, error) {
 		return p, nil
 	}
 	p.pushdown, err = pushdown.New(
-		pushdown.Config{ListenAddress: opts.GRPCListenAddress, Transport: opts.GRPC},
+		pushdown.Config{ListenAddress: opts.GRPCListenAddress, Transport: opts.GRPC, Lookback: opts.Query.Lookback},
 		pushdown.Deps{Engine: p.engine, Queryable: store, Ready: store.Ready, Registry: reg, Logger: logger},
 	)
 	return p, err

@@ -2,12 +2,15 @@
 // promql.QueryEngine of the process: the HTTP API and the pushdown protocol
 // both use it.
 //
-// Expressions run on promql-engine. Those that it does not implement, or that
-// it is known to answer differently from Prometheus (routes.go lists them with
-// their reasons), run on Prometheus' engine over the same data and are
-// counted. The package never answers with part of a result: a panic inside
-// promql-engine, also one that the library swallows, becomes an error that
-// names the expression.
+// Instant queries run on Prometheus' engine: rules are made of them, and there
+// promql-engine costs half as much again and allocates three times as much,
+// because it pays for operators, goroutines and buffers that only a range of
+// steps pays back. Range queries run on promql-engine. Those that it does not
+// implement, or that it is known to answer differently from Prometheus
+// (routes.go lists them with their reasons), run on Prometheus' engine over the
+// same data and are counted. The package never answers with part of a result:
+// a panic inside an engine, also one that promql-engine swallows, becomes an
+// error that names the expression.
 //
 // An Engine is safe for concurrent use and starts no goroutine of its own.
 package engine
@@ -112,9 +115,11 @@ func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) *Engine {
 // NewInstantQuery implements promql.QueryEngine. The error is a
 // parser.ParseErrors when expr does not parse.
 func (e *Engine) NewInstantQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, expr string, ts time.Time) (promql.Query, error) {
-	return e.newQuery(ctx, q, expr, func(ctx context.Context, engine promql.QueryEngine, q storage.Queryable) (promql.Query, error) {
-		return engine.NewInstantQuery(ctx, q, opts, expr, ts)
-	})
+	rq, err := e.reference.NewInstantQuery(ctx, marked{q}, opts, expr, ts)
+	if err != nil {
+		return nil, translate(err, expr)
+	}
+	return &referenceQuery{rq, expr}, nil
 }
 
 // NewRangeQuery implements promql.QueryEngine; see NewInstantQuery.
@@ -139,12 +144,16 @@ func (e *Engine) newQuery(ctx context.Context, q storage.Queryable, expr string,
 	t := traitsOf(parsed)
 	onReference := func(ctx context.Context, why reason) (promql.Query, error) {
 		e.fallbacks.WithLabelValues(string(why)).Inc()
-		return p(ctx, e.reference, q)
+		rq, err := p(ctx, e.reference, marked{q})
+		if err != nil {
+			return nil, translate(err, expr)
+		}
+		return &referenceQuery{rq, expr}, nil
 	}
 	if t.reason != "" {
 		return onReference(ctx, t.reason)
 	}
-	w := &watched{Queryable: q}
+	w := &watched{Queryable: marked{q}}
 	fq, err := e.newFast(ctx, w, expr, p)
 	switch {
 	case fast.IsUnimplemented(err):
@@ -164,6 +173,19 @@ func (e *Engine) newFast(ctx context.Context, q storage.Queryable, expr string, 
 	return p(ctx, e.fast, q)
 }
 
+// referenceQuery guards one query of Prometheus' engine.
+type referenceQuery struct {
+	promql.Query
+	expr string
+}
+
+// Exec implements promql.Query; see query.Exec.
+func (q *referenceQuery) Exec(ctx context.Context) *promql.Result {
+	res := exec(ctx, q.Query, q.expr)
+	res.Err = translate(res.Err, q.expr)
+	return res
+}
+
 // query guards one query of promql-engine.
 type query struct {
 	promql.Query
@@ -178,7 +200,10 @@ type query struct {
 // Exec implements promql.Query. Errors have the types that Prometheus' engine
 // uses: ErrQueryTimeout, ErrQueryCanceled, ErrTooManySamples, ErrStorage.
 func (q *query) Exec(ctx context.Context) *promql.Result {
-	res := q.execFast(ctx)
+	res := exec(ctx, q.Query, q.expr)
+	if swallowedPanic(res) {
+		res = &promql.Result{Err: &PanicError{Expr: q.expr, Cause: "cause unknown"}}
+	}
 	q.failed = res.Err != nil
 	if why := q.traits.doubt(res, q.storage.mixed.Load()); why != "" {
 		return q.repeat(ctx, why)
@@ -187,17 +212,14 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 	return res
 }
 
-func (q *query) execFast(ctx context.Context) (res *promql.Result) {
+// exec runs a query of either engine, neither of which catches all panics.
+func exec(ctx context.Context, q promql.Query, expr string) (res *promql.Result) {
 	defer func() {
 		if r := recover(); r != nil {
-			res = &promql.Result{Err: &PanicError{Expr: q.expr, Cause: r}}
+			res = &promql.Result{Err: &PanicError{Expr: expr, Cause: r}}
 		}
 	}()
-	res = q.Query.Exec(ctx)
-	if swallowedPanic(res) {
-		return &promql.Result{Err: &PanicError{Expr: q.expr, Cause: "cause unknown"}}
-	}
-	return res
+	return q.Exec(ctx)
 }
 
 // repeat answers from Prometheus' engine, which takes promql-engine's place

@@ -10,7 +10,7 @@ import (
 	enginequery "github.com/thanos-io/promql-engine/query"
 )
 
-// PanicError says that promql-engine panicked. It is a fault of the engine,
+// PanicError says that an engine panicked. It is a fault of the engine,
 // not of the expression's author.
 type PanicError struct {
 	// Expr is the expression that was being executed.
@@ -24,9 +24,9 @@ func (e *PanicError) Error() string {
 	return fmt.Sprintf("query engine panicked on %q: %v", e.Expr, e.Cause)
 }
 
-// translate gives errors of promql-engine the types of Prometheus' engine, so
-// that callers tell a timeout from a mistake in the expression the same way
-// for both.
+// translate gives errors the types that Prometheus' engine documents, so that
+// callers tell a timeout from a mistake in the expression the same way for
+// both engines.
 func translate(err error, expr string) error {
 	var tooMany enginequery.ErrMaxSamplesExceeded
 	switch {
@@ -39,7 +39,7 @@ func translate(err error, expr string) error {
 	case errors.As(err, &tooMany):
 		return promql.ErrTooManySamples("query execution")
 	case strings.HasPrefix(err.Error(), "unexpected panic: "), strings.HasPrefix(err.Error(), "unexpected error"):
-		// The two spellings of promql-engine for a panic that it recovered.
+		// The spellings of the engines for a panic that they recovered.
 		return &PanicError{Expr: expr, Cause: err}
 	}
 	return err

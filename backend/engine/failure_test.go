@@ -48,6 +48,19 @@ func exec(ctx context.Context, e promql.QueryEngine, q storage.Queryable, expr s
 	return query.Exec(ctx).Err
 }
 
+// execRange returns the error of one range query.
+func execRange(ctx context.Context, e promql.QueryEngine, q storage.Queryable, expr string) error {
+	query, err := e.NewRangeQuery(ctx, q, nil, expr, time.Unix(60, 0), time.Unix(120, 0), time.Minute)
+	if err != nil {
+		return err
+	}
+	defer query.Close()
+	return query.Exec(ctx).Err
+}
+
+// execBoth are the ways in which the two engines come to run a query.
+var execBoth = map[string]func(context.Context, promql.QueryEngine, storage.Queryable, string) error{"instant": exec, "range": execRange}
+
 func TestErrorsHaveTheTypesOfPrometheus(t *testing.T) {
 	t.Parallel()
 	disk := errors.New("disk on fire")
@@ -76,9 +89,11 @@ func TestErrorsHaveTheTypesOfPrometheus(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			e := engine.New(engine.Config{Timeout: 20 * time.Millisecond}, prometheus.NewRegistry(), promslog.NewNopLogger())
-			err := exec(tc.ctx, e, tc.q, "sum(up)")
-			require.ErrorAs(t, err, tc.as, "%T", err)
-			require.ErrorContains(t, err, tc.text)
+			for kind, exec := range execBoth {
+				err := exec(tc.ctx, e, tc.q, "sum(up)")
+				require.ErrorAs(t, err, tc.as, "%s: %T", kind, err)
+				require.ErrorContains(t, err, tc.text, kind)
+			}
 			e.Wait()
 		})
 	}
@@ -89,14 +104,16 @@ func TestSamplesAreBoundedOnBothEngines(t *testing.T) {
 	db := promqltest.LoadedStorage(t, load)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	e := engine.New(engine.Config{MaxSamples: 5}, prometheus.NewRegistry(), promslog.NewNopLogger())
-	for _, expr := range []string{"sum_over_time(requests_total[5m])", "sort(sum_over_time(requests_total[5m]))"} {
-		require.ErrorAs(t, exec(t.Context(), e, db, expr), new(promql.ErrTooManySamples), expr)
+	for kind, exec := range execBoth {
+		require.ErrorAs(t, exec(t.Context(), e, db, "sum_over_time(requests_total[5m])"), new(promql.ErrTooManySamples), kind)
 	}
 }
 
 func TestParseErrorsAreReportedAsSuch(t *testing.T) {
 	t.Parallel()
-	require.ErrorAs(t, exec(t.Context(), newEngine(), storage.QueryableFunc(nil), "sum("), new(parser.ParseErrors))
+	for kind, exec := range execBoth {
+		require.ErrorAs(t, exec(t.Context(), newEngine(), storage.QueryableFunc(nil), "sum("), new(parser.ParseErrors), kind)
+	}
 }
 
 func TestFallbacksAreCountedByReason(t *testing.T) {
@@ -112,7 +129,7 @@ func TestFallbacksAreCountedByReason(t *testing.T) {
 	} {
 		reg := prometheus.NewRegistry()
 		e := engine.New(engine.Config{}, reg, promslog.NewNopLogger())
-		q, err := e.NewInstantQuery(t.Context(), db, nil, expr, time.Unix(960, 0))
+		q, err := e.NewRangeQuery(t.Context(), db, nil, expr, time.Unix(960, 0), time.Unix(960, 0), time.Minute)
 		require.NoError(t, err)
 		q.Exec(t.Context())
 		q.Close()

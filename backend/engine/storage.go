@@ -12,10 +12,41 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// watched is the storage as one query of promql-engine sees it. It marks
-// errors of the storage as promql.ErrStorage, which sets them apart from
-// errors that the expression is to blame for, and notes whether the query has
-// read a series that changes between floats and native histograms.
+// marked is a storage that marks its errors as promql.ErrStorage, which sets
+// them apart from errors that the expression is to blame for.
+type marked struct{ storage.Queryable }
+
+// Querier implements storage.Queryable.
+func (m marked) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := m.Queryable.Querier(mint, maxt)
+	if err != nil {
+		return nil, promql.ErrStorage{Err: err}
+	}
+	return markedQuerier{q}, nil
+}
+
+type markedQuerier struct{ storage.Querier }
+
+// Select implements storage.Querier.
+func (q markedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	return markedSet{q.Querier.Select(ctx, sorted, hints, matchers...)}
+}
+
+type markedSet struct{ storage.SeriesSet }
+
+// Err implements storage.SeriesSet. The error of a query that was cancelled is
+// not the storage's.
+func (s markedSet) Err() error {
+	err := s.SeriesSet.Err()
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return promql.ErrStorage{Err: err}
+}
+
+// watched is the storage as one query of promql-engine sees it. It notes
+// whether the query has read a series that changes between floats and native
+// histograms.
 type watched struct {
 	storage.Queryable
 	mixed atomic.Bool
@@ -25,7 +56,7 @@ type watched struct {
 func (w *watched) Querier(mint, maxt int64) (storage.Querier, error) {
 	q, err := w.Queryable.Querier(mint, maxt)
 	if err != nil {
-		return nil, promql.ErrStorage{Err: err}
+		return nil, err
 	}
 	return &watchedQuerier{q, w}, nil
 }
@@ -47,16 +78,6 @@ type watchedSet struct {
 
 // At implements storage.SeriesSet.
 func (s *watchedSet) At() storage.Series { return &watchedSeries{s.SeriesSet.At(), s.query} }
-
-// Err implements storage.SeriesSet. The error of a query that was cancelled is
-// not the storage's.
-func (s *watchedSet) Err() error {
-	err := s.SeriesSet.Err()
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return promql.ErrStorage{Err: err}
-}
 
 type watchedSeries struct {
 	storage.Series

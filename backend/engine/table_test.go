@@ -112,8 +112,8 @@ func TestEveryKindOfExpressionEqualsPrometheus(t *testing.T) {
 			return e.NewRangeQuery(t.Context(), db, nil, expr, time.Unix(0, 0), time.Unix(2700, 0), 47*time.Second)
 		})
 	}
-	// promql-engine must have done nearly all of the work.
-	require.Less(t, fallbacks(t, reg), len(exprs)*(len(instants)+1)/10)
+	// promql-engine must have done nearly all of the work on ranges.
+	require.Less(t, fallbacks(t, reg), len(exprs)/4)
 }
 
 func compare(t *testing.T, name string, ours, reference promql.QueryEngine, newQuery func(promql.QueryEngine) (promql.Query, error)) {

@@ -1,19 +1,18 @@
 package pushdown
 
 import (
+	"cmp"
 	"context"
-	"os"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
-	"google.golang.org/grpc/status"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/storage"
-	"github.com/tocsin-rules/tocsin/backend/scan"
+	"google.golang.org/grpc/status"
 
+	"github.com/tocsin-rules/tocsin/backend/scan"
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
 )
 
@@ -29,8 +28,11 @@ type key struct {
 // job is one query and the fragments that it answers.
 type job struct {
 	key
+	// place is the job's among the jobs of its batch.
+	place     int
 	fragments []uint32
-	place int
+	// err is what is wrong with it before it is run.
+	err *pushdownv1.Error
 }
 
 // outcome is what became of a job.
@@ -62,16 +64,24 @@ func jobsOf(fragments []*pushdownv1.Fragment) []*job {
 	return jobs
 }
 
+// execution is one batch in progress.
+type execution struct {
+	server *Server
+	jobs   []*job
+	opts   promql.QueryOpts
+	// scan reads the storage for all jobs.
+	scan *scan.Batch
+}
+
 // runBatch answers one batch. An error ends the stream; faults of single
 // fragments are part of the answer.
 func (s *Server) runBatch(ctx context.Context, batch *pushdownv1.BatchRequest, enc *encoder) error {
 	started := time.Now()
-	jobs := jobsOf(batch.GetFragments())
-	shared := s.share(ctx, batch, jobs)
-	defer shared.Close()
 	s.metrics.fragments.Add(float64(len(batch.GetFragments())))
 	enc.begin(batch.GetBatchId())
-	if err := s.runJobs(ctx, s.executor(batch, shared), jobs, enc, shared); err != nil {
+	x := s.newExecution(ctx, batch)
+	defer x.scan.Close()
+	if err := x.run(ctx, enc); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -81,42 +91,40 @@ func (s *Server) runBatch(ctx context.Context, batch *pushdownv1.BatchRequest, e
 	return enc.finish()
 }
 
-func (s *Server) share(ctx context.Context, batch *pushdownv1.BatchRequest, jobs []*job) *scan.Batch {
-	qs := make([]scan.Query, len(jobs))
-	lb := batch.GetLookbackMs()
-	if lb == 0 {
-		lb = 300000
-	}
+// newExecution checks a batch and plans what its jobs read.
+func (s *Server) newExecution(ctx context.Context, batch *pushdownv1.BatchRequest) *execution {
+	jobs := jobsOf(batch.GetFragments())
+	refusal := s.checkBatch(batch)
+	lookback := time.Duration(batch.GetLookbackMs()) * time.Millisecond
+	queries := make([]scan.Query, len(jobs))
 	for i, j := range jobs {
-		e, err := parser.ParseExpr(j.expr)
-		if err == nil && os.Getenv("NOSHARE") == "" {
-			qs[i] = scan.Query{Expr: e, Start: j.start, End: j.end, Lookback: lb}
+		if j.err = refusal; j.err == nil {
+			j.err = s.check(j.key)
+		}
+		if j.err == nil {
+			queries[i] = j.reads(cmp.Or(lookback, s.cfg.Lookback))
 		}
 	}
-	return s.scanner.Batch(ctx, qs)
+	return &execution{
+		server: s, jobs: jobs,
+		opts: promql.NewPrometheusQueryOpts(false, lookback),
+		scan: s.scanner.Batch(ctx, queries),
+	}
 }
 
-// executor returns what runs the jobs of a batch: the engine, or a refusal if
-// the batch as a whole breaks a limit.
-func (s *Server) executor(batch *pushdownv1.BatchRequest, shared *scan.Batch) func(context.Context, *job) outcome {
-	refuse := func(err *pushdownv1.Error) func(context.Context, *job) outcome {
-		return func(_ context.Context, j *job) outcome { return failure(j, err) }
+// reads says what the job will read. The engine reports what does not parse.
+func (j *job) reads(lookback time.Duration) scan.Query {
+	expr, err := parser.ParseExpr(j.expr)
+	if err != nil {
+		return scan.Query{}
 	}
-	if n := len(batch.GetFragments()); n > s.cfg.MaxFragments {
-		return refuse(limitError("batch has %d fragments, the limit of fragments per batch is %d", n, s.cfg.MaxFragments))
-	}
-	lookback := batch.GetLookbackMs()
-	if lookback < 0 {
-		return refuse(userError("lookback of %d ms is negative", lookback))
-	}
-	opts := promql.NewPrometheusQueryOpts(false, time.Duration(lookback)*time.Millisecond)
-	return func(ctx context.Context, j *job) outcome { return s.execute(ctx, shared.Queryable(), opts, j) }
+	return scan.Query{Expr: expr, Start: j.start, End: j.end, Lookback: lookback.Milliseconds()}
 }
 
-// runJobs runs jobs on a bounded number of workers and encodes what they
-// return. Workers wait for the encoder, so no more results are held in memory
-// than there are workers.
-func (s *Server) runJobs(ctx context.Context, execute func(context.Context, *job) outcome, jobs []*job, enc *encoder, shared *scan.Batch) error {
+// run runs jobs on a bounded number of workers and encodes what they return.
+// Workers wait for the encoder, so no more results are held in memory than
+// there are workers.
+func (x *execution) run(ctx context.Context, enc *encoder) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
@@ -124,10 +132,10 @@ func (s *Server) runJobs(ctx context.Context, execute func(context.Context, *job
 		next     atomic.Int64
 		workers  sync.WaitGroup
 	)
-	for range min(s.cfg.Concurrency, len(jobs)) {
+	for range min(x.server.cfg.Concurrency, len(x.jobs)) {
 		workers.Go(func() {
-			for i := next.Add(1); i <= int64(len(jobs)) && ctx.Err() == nil; i = next.Add(1) {
-				outcomes <- execute(ctx, jobs[i-1])
+			for i := next.Add(1); i <= int64(len(x.jobs)) && ctx.Err() == nil; i = next.Add(1) {
+				outcomes <- x.execute(ctx, x.jobs[i-1])
 			}
 		})
 	}
@@ -142,19 +150,19 @@ func (s *Server) runJobs(ctx context.Context, execute func(context.Context, *job
 				cancel()
 			}
 		}
-		s.metrics.outcome(&o)
+		x.server.metrics.outcome(&o)
 		o.release()
-		shared.Done(o.job.place)
+		x.scan.Done(o.job.place)
 	}
 	return err
 }
 
 // execute runs one query.
-func (s *Server) execute(ctx context.Context, q0 storage.Queryable, opts promql.QueryOpts, j *job) outcome {
-	if err := s.check(j.key); err != nil {
-		return failure(j, err)
+func (x *execution) execute(ctx context.Context, j *job) outcome {
+	if j.err != nil {
+		return failure(j, j.err)
 	}
-	q, err := s.newQuery(ctx, q0, opts, j.key)
+	q, err := x.newQuery(ctx, j.key)
 	if err != nil {
 		return failure(j, errorOf(err))
 	}
@@ -174,12 +182,23 @@ func (s *Server) execute(ctx context.Context, q0 storage.Queryable, opts promql.
 	return o
 }
 
-func (s *Server) newQuery(ctx context.Context, q storage.Queryable, opts promql.QueryOpts, k key) (promql.Query, error) {
+func (x *execution) newQuery(ctx context.Context, k key) (promql.Query, error) {
 	start, end := time.UnixMilli(k.start), time.UnixMilli(k.end)
 	if k.step == 0 {
-		return s.deps.Engine.NewInstantQuery(ctx, q, opts, k.expr, start)
+		return x.server.deps.Engine.NewInstantQuery(ctx, x.scan, x.opts, k.expr, start)
 	}
-	return s.deps.Engine.NewRangeQuery(ctx, q, opts, k.expr, start, end, time.Duration(k.step)*time.Millisecond)
+	return x.server.deps.Engine.NewRangeQuery(ctx, x.scan, x.opts, k.expr, start, end, time.Duration(k.step)*time.Millisecond)
+}
+
+// checkBatch finds what is wrong with a batch as a whole.
+func (s *Server) checkBatch(batch *pushdownv1.BatchRequest) *pushdownv1.Error {
+	if n := len(batch.GetFragments()); n > s.cfg.MaxFragments {
+		return limitError("batch has %d fragments, the limit of fragments per batch is %d", n, s.cfg.MaxFragments)
+	}
+	if lookback := batch.GetLookbackMs(); lookback < 0 {
+		return userError("lookback of %d ms is negative", lookback)
+	}
+	return nil
 }
 
 // check finds what is wrong with a fragment before it is run.

@@ -2,6 +2,9 @@
 // rule-evaluators send batches of PromQL fragments over long-lived streams and
 // get typed columns back.
 //
+// The fragments of a batch run side by side, on one read of the storage as far
+// as they select the same series (package scan).
+//
 // The package never evaluates PromQL itself and never changes a result: what
 // a client decodes equals what the engine returned, bit by bit. How it fills
 // the columns of a result:
@@ -72,6 +75,10 @@ type Config struct {
 	// Concurrency is the number of fragments of one batch that run at a time;
 	// default 4.
 	Concurrency int
+	// Lookback is the engine's, for batches that name none; default 5 minutes.
+	Lookback time.Duration
+	// Scan bounds what the fragments of batches share.
+	Scan scan.Config
 }
 
 func (c Config) withDefaults() Config {
@@ -93,6 +100,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxSteps == 0 {
 		c.MaxSteps = 11_000
+	}
+	if c.Lookback == 0 {
+		c.Lookback = 5 * time.Minute
 	}
 	return c
 }
@@ -116,7 +126,7 @@ type Server struct {
 
 	cfg      Config
 	deps     Deps
-	scanner *scan.Scanner
+	scanner  *scan.Scanner
 	metrics  *metrics
 	listener net.Listener
 	streams  atomic.Int64
@@ -128,10 +138,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg = cfg.withDefaults()
 	return &Server{
-		cfg:      cfg.withDefaults(),
+		cfg:      cfg,
 		deps:     deps,
-		scanner: scan.New(scan.Config{}, deps.Queryable, deps.Registry),
+		scanner:  scan.New(cfg.Scan, deps.Queryable, deps.Registry),
 		metrics:  newMetrics(deps.Registry),
 		stopping: make(chan struct{}),
 	}, nil

@@ -1,0 +1,219 @@
+package scan
+
+import (
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// maxDropped bounds the equality matchers of a selector that the search for a
+// wider one may drop; it tries all combinations.
+const maxDropped = 5
+
+// window is a range of time in milliseconds, both ends included.
+type window struct{ mint, maxt int64 }
+
+func (w window) contains(o window) bool { return w.mint <= o.mint && o.maxt <= w.maxt }
+
+// need is a selector of a query.
+type need struct {
+	query    int
+	matchers []*labels.Matcher
+	window   window
+}
+
+// plan finds the reads that are shared and who shares them.
+func (b *Batch) plan(queries []Query) {
+	needs := make(map[string][]need)
+	for i, q := range queries {
+		w := walk{query: q, add: func(vs *parser.VectorSelector, w window) {
+			ms := sortMatchers(vs.LabelMatchers)
+			k := keyOf(ms)
+			needs[k] = append(needs[k], need{i, ms, w})
+		}}
+		if q.Expr != nil {
+			w.walk(q.Expr, window{q.Start, q.End})
+		}
+	}
+	b.entries = make(map[string][]*entry, len(needs))
+	for k, ns := range needs {
+		b.entries[k] = b.merge(ns)
+	}
+	b.users = make([][]*entry, len(queries))
+	b.share()
+}
+
+// merge joins needs of the same matchers whose windows overlap.
+func (b *Batch) merge(needs []need) []*entry {
+	slices.SortStableFunc(needs, func(a, b need) int { return int(min(max(a.window.mint-b.window.mint, -1), 1)) })
+	var entries []*entry
+	for _, n := range needs {
+		last := len(entries) - 1
+		if last < 0 || n.window.mint > entries[last].window.maxt {
+			entries = append(entries, newEntry(b, n.matchers, n.window))
+			last++
+		}
+		e := entries[last]
+		e.window.maxt = max(e.window.maxt, n.window.maxt)
+		e.queries = append(e.queries, n.query)
+	}
+	return entries
+}
+
+// share finds for every read a wider one that answers it, and drops those that
+// have one user only.
+func (b *Batch) share() {
+	uses := make(map[*entry]int, len(b.entries))
+	for _, es := range b.entries {
+		for _, e := range es {
+			e.wider = b.widest(e)
+		}
+	}
+	for _, es := range b.entries {
+		for _, e := range es {
+			uses[e.root()] += len(e.queries)
+		}
+	}
+	for k, es := range b.entries {
+		es = slices.DeleteFunc(es, func(e *entry) bool { return uses[e.root()] < 2 })
+		b.entries[k] = es
+		for _, e := range es {
+			b.addUsers(e.root(), e.queries)
+		}
+	}
+}
+
+// addUsers notes who shares a read.
+func (b *Batch) addUsers(e *entry, queries []int) {
+	for _, q := range queries {
+		if !slices.Contains(b.users[q], e) {
+			b.users[q] = append(b.users[q], e)
+			e.refs.Add(1)
+		}
+	}
+}
+
+// widest returns the read with the fewest matchers that holds all that e does,
+// or nil if there is none but e.
+func (b *Batch) widest(e *entry) *entry {
+	droppable := droppable(e.matchers)
+	var best *entry
+	for set := uint(1); set < 1<<len(droppable); set++ {
+		if best != nil && len(e.matchers)-bits.OnesCount(set) >= len(best.matchers) {
+			continue
+		}
+		if w := find(b.entries[keyOf(without(e.matchers, droppable, set))], e.window); w != nil {
+			best = w
+		}
+	}
+	return best
+}
+
+// droppable returns the places of the matchers that may be applied to series
+// in memory.
+func droppable(ms []*labels.Matcher) []int {
+	var places []int
+	for i, m := range ms {
+		if m.Type == labels.MatchEqual && m.Value != "" && m.Name != labels.MetricName && len(places) < maxDropped {
+			places = append(places, i)
+		}
+	}
+	return places
+}
+
+// without returns matchers but for the chosen ones of those that may be
+// dropped.
+func without(ms []*labels.Matcher, droppable []int, set uint) []*labels.Matcher {
+	kept := make([]*labels.Matcher, 0, len(ms))
+	for i, m := range ms {
+		at := slices.Index(droppable, i)
+		if at < 0 || set&(1<<at) == 0 {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// find returns the read that covers a window.
+func find(entries []*entry, w window) *entry {
+	for _, e := range entries {
+		if e.window.contains(w) {
+			return e
+		}
+	}
+	return nil
+}
+
+func sortMatchers(ms []*labels.Matcher) []*labels.Matcher {
+	return slices.SortedFunc(slices.Values(ms), func(a, b *labels.Matcher) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		if a.Type != b.Type {
+			return int(a.Type) - int(b.Type)
+		}
+		return strings.Compare(a.Value, b.Value)
+	})
+}
+
+// keyOf returns a text that equals for equal sorted matchers.
+func keyOf(ms []*labels.Matcher) string {
+	var b strings.Builder
+	for _, m := range ms {
+		b.WriteString(m.Name)
+		b.WriteByte(byte('0' + m.Type))
+		b.WriteString(m.Value)
+		b.WriteByte('\xff')
+	}
+	return b.String()
+}
+
+// walk finds the selectors of a query and the windows in which they may read.
+// Windows may be a little wider than what the engines ask for.
+type walk struct {
+	query Query
+	add   func(*parser.VectorSelector, window)
+}
+
+func (w *walk) walk(n parser.Node, at window) {
+	switch n := n.(type) {
+	case *parser.SubqueryExpr:
+		at = w.moved(at, n.Timestamp, n.StartOrEnd)
+		at = shifted(at, n.OriginalOffset.Milliseconds(), n.Range.Milliseconds())
+	case *parser.MatrixSelector:
+		vs := n.VectorSelector.(*parser.VectorSelector)
+		w.selector(vs, at, n.Range.Milliseconds())
+		return
+	case *parser.VectorSelector:
+		w.selector(n, at, w.query.Lookback)
+		return
+	}
+	for child := range parser.ChildrenIter(n) {
+		w.walk(child, at)
+	}
+}
+
+func (w *walk) selector(vs *parser.VectorSelector, at window, back int64) {
+	at = w.moved(at, vs.Timestamp, vs.StartOrEnd)
+	w.add(vs, shifted(at, vs.OriginalOffset.Milliseconds(), back))
+}
+
+// moved applies the @ modifier.
+func (w *walk) moved(at window, timestamp *int64, startOrEnd parser.ItemType) window {
+	switch {
+	case timestamp != nil:
+		return window{*timestamp, *timestamp}
+	case startOrEnd == parser.START:
+		return window{w.query.Start, w.query.Start}
+	case startOrEnd == parser.END:
+		return window{w.query.End, w.query.End}
+	}
+	return at
+}
+
+func shifted(at window, offset, back int64) window {
+	return window{at.mint - offset - back, at.maxt - offset}
+}
