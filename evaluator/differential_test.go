@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 )
 
@@ -172,6 +174,8 @@ quantile by (cluster) (0.5, gauge)
 topk(4, rate(counter_total[10m]))
 bottomk by (job) (2, rate(counter_total[10m]))
 topk by (cluster) (1, rate(counter_total[10m]))
+limit_ratio(0.5, gauge)
+sum by (job) (limit_ratio by (job) (-0.4, gauge))
 count_values("v", gauge2)
 count_values by (job) ("v", gauge2)
 count_values without (instance) ("v", gauge2)
@@ -316,8 +320,13 @@ count(gauge{cluster="east"}) + count(gauge{cluster="west"})
 sum(gauge{cluster="east"}) + sum(gauge)
 `), "\n")
 
+func TestMain(m *testing.M) {
+	parser.EnableExperimentalFunctions = true
+	os.Exit(m.Run())
+}
+
 // TestAnswersEqualOnePrometheus is the promise of the package, over every way
-// to reach a backend.
+// to reach a backend. Later slots use the plans of the first.
 func TestAnswersEqualOnePrometheus(t *testing.T) {
 	t.Parallel()
 	data := sampleData(rand.New(rand.NewPCG(1, 2)))
@@ -325,7 +334,10 @@ func TestAnswersEqualOnePrometheus(t *testing.T) {
 		t.Run(string(m), func(t *testing.T) {
 			t.Parallel()
 			f := newFleet(t, m, data)
-			require.Empty(t, strings.Join(f.compare(t, expressions, slot), "\n"))
+			queries := parsed(t, expressions)
+			for _, ts := range []time.Time{slot, slot.Add(-4 * scrape), slot} {
+				require.Empty(t, strings.Join(f.compareQueries(t, queries, ts), "\n"))
+			}
 		})
 	}
 }

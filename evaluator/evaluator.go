@@ -44,6 +44,8 @@ type Evaluator struct {
 	local    *promql.Engine
 	metrics  *metrics
 	pauses   pauses
+	foldings memory[*plan.Folding]
+	plans    memory[*plan.Plan]
 }
 
 // New returns an evaluator. It reads certificates and secrets but opens no
@@ -171,7 +173,8 @@ func (e *Evaluator) options(w plan.Window) plan.Options {
 // Folding says which of the queries Evaluate would answer together, since they
 // differ only in their tenant. Plan describes what becomes of each alone.
 func (e *Evaluator) Folding(queries []Query) *plan.Folding {
-	return plan.NewFolding(queries, e.backends, e.pauses.has)
+	f := e.foldings.get(queries, func() *plan.Folding { return plan.NewFolding(queries, e.backends) })
+	return f.Without(e.pauses.has)
 }
 
 // Evaluate answers all queries at ts, to the millisecond. The results are in
@@ -281,7 +284,7 @@ func (e *Evaluator) again(ctx context.Context, b batch, outcomes []outcome, reas
 // the backends that it needs have answered, so that one that is slow takes no
 // time from the others.
 func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
-	p := plan.New(b.queries, e.backends, b.options)
+	p := e.planned(b)
 	e.metrics.planned(p)
 	m := &merge{evaluator: e, batch: b, plan: p, answers: e.ask(ctx, p, b.lookback)}
 	outcomes := make([]outcome, len(b.queries))
@@ -298,6 +301,19 @@ func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
 	}
 	queries.Wait()
 	return outcomes
+}
+
+// planned is the plan of a batch: that of the same batch at an earlier instant,
+// if it still holds.
+func (e *Evaluator) planned(b batch) *plan.Plan {
+	if b.options.Raw || b.options.Alone || b.options.Window.Step != 0 {
+		return plan.New(b.queries, e.backends, b.options)
+	}
+	p := e.plans.get(b.queries, func() *plan.Plan { return plan.New(b.queries, e.backends, b.options) })
+	if moved, ok := p.At(b.options.Window); ok {
+		return moved
+	}
+	return plan.New(b.queries, e.backends, b.options)
 }
 
 // answers are the results of a plan's fragments, in their order. Those of a

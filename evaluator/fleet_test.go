@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 
@@ -133,13 +132,16 @@ func (f *fleet) expected(t testing.TB, expr string, ts time.Time) (promql.Vector
 // compare evaluates all expressions in one batch and returns what differs.
 func (f *fleet) compare(t testing.TB, exprs []string, ts time.Time) (differences []string) {
 	t.Helper()
+	return f.compareQueries(t, parsed(t, exprs), ts)
+}
+
+func parsed(t testing.TB, exprs []string) []evaluator.Query {
+	t.Helper()
 	queries := make([]evaluator.Query, len(exprs))
 	for i, e := range exprs {
-		expr, err := parser.ParseExpr(e)
-		require.NoError(t, err, e)
-		queries[i] = evaluator.Query{Name: e, Expr: expr}
+		queries[i] = evaluator.Query{Name: e, Expr: mustParse(t, e)}
 	}
-	return f.compareQueries(t, queries, ts)
+	return queries
 }
 
 func (f *fleet) compareQueries(t testing.TB, queries []evaluator.Query, ts time.Time) (differences []string) {

@@ -46,7 +46,7 @@ func (p *pauses) add(template string) {
 // Folds have half of the time, so that their members, if they fail, have what
 // one query has. All outcomes are as if every query had been evaluated alone.
 func (e *Evaluator) folded(ctx context.Context, b batch) []outcome {
-	f := plan.NewFolding(b.queries, e.backends, e.pauses.has)
+	f := e.Folding(b.queries)
 	e.metrics.folded(f)
 	outcomes := make([]outcome, len(b.queries))
 	var rest sync.WaitGroup

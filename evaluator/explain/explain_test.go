@@ -26,7 +26,7 @@ func (p planner) Plan(ts time.Time, queries []plan.Query) *plan.Plan {
 }
 
 func (p planner) Folding(queries []plan.Query) *plan.Folding {
-	return plan.NewFolding(queries, p, func(string) bool { return false })
+	return plan.NewFolding(queries, p)
 }
 
 // TestReports runs the scripts in testdata. Their commands:

@@ -84,9 +84,13 @@ func (s *scanner) param(e *parser.AggregateExpr) facts {
 	return s.facts(e.Param)
 }
 
-// groupsWithinBackend tells whether no group spans two backends.
+// groupsWithinBackend tells whether no group that matters spans two backends.
 func (s *scanner) groupsWithinBackend(e *parser.AggregateExpr) bool {
-	if e.Without {
+	switch {
+	case e.Op == parser.LIMIT_RATIO:
+		// It judges every series by the hash of its labels.
+		return true
+	case e.Without:
 		return containsNone(e.Grouping, s.partition)
 	}
 	return containsAll(e.Grouping, s.partition)

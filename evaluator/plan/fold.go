@@ -61,11 +61,10 @@ type Folding struct {
 
 // NewFolding folds what can be folded exactly: what the scanner proves for
 // partition labels and backends holds for a scope label and its values, since
-// every selector carries it. Templates that skip accepts are left alone.
-// Partition labels are not folded over: their values are at different
-// backends.
-func NewFolding(queries []Query, backends []Backend, skip func(template string) bool) *Folding {
-	f := &batchFolder{queries: queries, skip: skip, folding: &Folding{}, folded: make([]bool, len(queries))}
+// every selector carries it. Partition labels are not folded over: their values
+// are at different backends.
+func NewFolding(queries []Query, backends []Backend) *Folding {
+	f := &batchFolder{queries: queries, folding: &Folding{}, folded: make([]bool, len(queries))}
 	for _, label := range foldLabels(queries, labelNames(backends[0].Partition)) {
 		for _, group := range f.groups(label) {
 			f.fold(group)
@@ -77,6 +76,24 @@ func NewFolding(queries []Query, backends []Backend, skip func(template string) 
 		}
 	}
 	return f.folding
+}
+
+// Without returns a folding that leaves the members of some folds alone.
+func (f *Folding) Without(paused func(template string) bool) *Folding {
+	if !slices.ContainsFunc(f.Folds, func(fold Fold) bool { return paused(fold.Template) }) {
+		return f
+	}
+	c := &Folding{Rest: slices.Clone(f.Rest), Notes: slices.Clone(f.Notes)}
+	for _, fold := range f.Folds {
+		if !paused(fold.Template) {
+			c.Folds = append(c.Folds, fold)
+			continue
+		}
+		note := newFoldNote(fold.Members, Note{ReasonFailed, fold.Query.Expr.String()})
+		c.Notes, c.Rest = append(c.Notes, note), append(c.Rest, note.Queries...)
+	}
+	slices.Sort(c.Rest)
+	return c
 }
 
 // foldLabels are the scope labels with more than one value, that with the most
@@ -105,7 +122,6 @@ func foldLabels(queries []Query, partition []string) []string {
 
 type batchFolder struct {
 	queries []Query
-	skip    func(string) bool
 	folding *Folding
 	folded  []bool
 }
@@ -183,10 +199,6 @@ func values(members []Member) []string {
 }
 
 func (f *batchFolder) fold(g foldGroup) {
-	if f.skip(g.template) {
-		f.note(g, Note{ReasonFailed, f.queries[g.members[0].Query].Expr.String()})
-		return
-	}
 	for len(g.members) > 0 {
 		n := chunk(g.members)
 		part := g.members[:n]
@@ -197,7 +209,7 @@ func (f *batchFolder) fold(g foldGroup) {
 		fold, err := f.one(foldGroup{g.label, g.template, part})
 		var refused *refusal
 		if errors.As(err, &refused) {
-			f.note(foldGroup{g.label, g.template, slices.Concat(part, g.members)}, refused.Note)
+			f.folding.Notes = append(f.folding.Notes, newFoldNote(slices.Concat(part, g.members), refused.Note))
 			return
 		}
 		f.folding.Folds = append(f.folding.Folds, fold)
@@ -247,13 +259,13 @@ func (f *batchFolder) one(g foldGroup) (Fold, error) {
 	}, nil
 }
 
-func (f *batchFolder) note(g foldGroup, n Note) {
+func newFoldNote(members []Member, n Note) FoldNote {
 	note := FoldNote{Note: n}
-	for _, m := range g.members {
+	for _, m := range members {
 		note.Queries = append(note.Queries, m.Query)
 	}
 	slices.Sort(note.Queries)
-	f.folding.Notes = append(f.folding.Notes, note)
+	return note
 }
 
 // String is the stable text form.

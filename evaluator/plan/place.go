@@ -51,6 +51,7 @@ func (p *placer) batch(queries []Query) {
 
 func (p *placer) query(index int, q Query) QueryPlan {
 	p.index, p.current = index, &QueryPlan{Name: q.Name, Direct: -1}
+	p.plan.timed = p.plan.timed || namesWindow(q.Expr)
 	clear(p.known)
 	expr, err := normalise(q.Expr, p.plan.Options)
 	if err := errors.Join(err, checkText(q.Expr)); err != nil {
@@ -244,6 +245,7 @@ func (p *placer) fragment(key fragmentKey, summed bool) int {
 }
 
 func (p *placer) register(fragments []int, w Window) int {
+	p.plan.timed = p.plan.timed || w != p.plan.Options.Window
 	key := fmt.Sprint(fragments, w)
 	i, known := p.sites[key]
 	if !known {

@@ -23,6 +23,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -118,6 +119,8 @@ type Plan struct {
 	Queries   []QueryPlan
 	Fragments []Fragment
 	Sites     []Site
+	// timed means that there are times in the plan that depend on the window.
+	timed bool
 }
 
 // New plans a batch over backends that Validate accepts. Expressions are not
@@ -138,6 +141,24 @@ func New(queries []Query, backends []Backend, opts Options) *Plan {
 	return again.plan
 }
 
+// At returns the plan for the same batch at another instant. It is not ok if
+// the batch has to be planned anew, since more than the instant would change.
+func (p *Plan) At(w Window) (*Plan, bool) {
+	if p.timed || p.Options.Window.Step != 0 || w.Step != 0 {
+		return nil, false
+	}
+	c := *p
+	c.Options.Window = w
+	c.Fragments, c.Sites = slices.Clone(p.Fragments), slices.Clone(p.Sites)
+	for i := range c.Fragments {
+		c.Fragments[i].Window = w
+	}
+	for i := range c.Sites {
+		c.Sites[i].Window = w
+	}
+	return &c, true
+}
+
 // Raw lists the backends that a selector left in a local expression has to be
 // fetched from.
 func (p *Plan) Raw(vs *parser.VectorSelector) []int { return holders(p.Backends, vs) }
@@ -150,6 +171,21 @@ func SiteOf(matchers []*labels.Matcher) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// namesWindow tells whether an expression refers to the window that it is
+// evaluated over.
+func namesWindow(expr parser.Expr) (found bool) {
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch e := n.(type) {
+		case *parser.VectorSelector:
+			found = found || e.StartOrEnd != 0
+		case *parser.SubqueryExpr:
+			found = found || e.StartOrEnd != 0
+		}
+		return nil
+	})
+	return found
 }
 
 // normalise returns a copy of expr that means the same wherever it is

@@ -18,7 +18,7 @@ import (
 //
 //	backends             one a line: NAME [virtual] {partition labels}
 //	plan [start=MS end=MS step=MS] [raw] [alone]   one expression a line
-//	fold [skip] [unscoped]   one a line: {scope} expression, scoped first
+//	fold [paused] [unscoped]   one a line: {scope} expression, scoped first
 //	virtualize {labels}  one expression a line
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -103,7 +103,7 @@ func foldScript(t *testing.T, d *datadriven.TestData, backends []Backend) string
 		queries = append(queries, q)
 	}
 	before := fmt.Sprint(queries)
-	f := NewFolding(queries, backends, func(string) bool { return d.HasArg("skip") })
+	f := NewFolding(queries, backends).Without(func(string) bool { return d.HasArg("paused") })
 	require.Equal(t, before, fmt.Sprint(queries), "the input was changed")
 	for _, fold := range f.Folds {
 		require.Equal(t, fold.Query.Expr.String(), parse(t, fold.Query.Expr.String()).String())
@@ -166,4 +166,37 @@ func TestEveryFunctionIsKnown(t *testing.T) {
 func TestMain(m *testing.M) {
 	parser.EnableExperimentalFunctions = true
 	os.Exit(m.Run())
+}
+
+// TestPlansMove: the plan of a batch at another instant is what planning there
+// gives, or has to be made there.
+func TestPlansMove(t *testing.T) {
+	t.Parallel()
+	backends := parseBackends(t, `east {cluster="east"}`+"\n"+`west virtual {cluster="west"}`)
+	options := func(at int64) Options {
+		return Options{Window: Window{Start: at, End: at}, SubqueryStep: time.Minute}
+	}
+	for expr, moves := range map[string]bool{
+		`sum(x)`:                                 true,
+		`x{cluster="east"}`:                      true,
+		`sum(x @ 100)`:                           true,
+		`max_over_time(x{cluster="east"}[5m:])`:  true,
+		`max_over_time(x[5m:1m])`:                true,
+		`quantile(0.5, x) / scalar(x offset 1h)`: true,
+		`max_over_time(sum(x)[5m:1m])`:           false,
+		`max_over_time(sum(x)[1s:1h])`:           false,
+		`sum(x @ end())`:                         false,
+		`x{cluster="east"} @ start()`:            false,
+		`max_over_time(x[5m:1m] @ end())`:        false,
+	} {
+		queries := []Query{{Expr: parse(t, expr)}, {Expr: parse(t, `sum by (job) (x)`)}}
+		before := New(queries, backends, options(1_000_000))
+		text := before.String()
+		moved, ok := before.At(options(2_000_030).Window)
+		require.Equal(t, moves, ok, expr)
+		if ok {
+			require.Equal(t, New(queries, backends, options(2_000_030)), moved, expr)
+		}
+		require.Equal(t, text, before.String(), "the input was changed")
+	}
 }

@@ -15,8 +15,8 @@ import (
 // part's groups are those of the whole restricted to one backend, so min, max,
 // group and count are exact, sum and avg up to the order of summation, topk
 // and bottomk up to the choice among equal values, which PromQL leaves open.
-// limitk and limit_ratio choose by the order or hash of all series; quantile,
-// stddev and stdvar need every value: their argument is moved instead.
+// limitk chooses by the order of all series; quantile, stddev and stdvar need
+// every value: their argument is moved instead.
 func (p *placer) split(e *parser.AggregateExpr, w Window) (parser.Expr, bool) {
 	arg := p.facts(e.Expr)
 	if !arg.separable || p.param(e).reads {

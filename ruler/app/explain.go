@@ -61,7 +61,7 @@ func (c *Config) Plan(ts time.Time, queries []plan.Query) *plan.Plan {
 // Folding says which queries of a batch members evaluate as one, as long as
 // that succeeds.
 func (c *Config) Folding(queries []plan.Query) *plan.Folding {
-	return plan.NewFolding(queries, c.planBackends(), func(string) bool { return false })
+	return plan.NewFolding(queries, c.planBackends())
 }
 
 func (c *Config) planBackends() []plan.Backend {
