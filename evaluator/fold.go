@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,15 +52,33 @@ func (e *Evaluator) folded(ctx context.Context, b batch) []outcome {
 	outcomes := make([]outcome, len(b.queries))
 	var rest sync.WaitGroup
 	rest.Go(func() { e.some(ctx, b, f.Rest, outcomes) })
-	var again []int
+	var failed []plan.Fold
 	for i, o := range e.folds(ctx, b, f.Folds) {
 		if err := spread(f.Folds[i], o, outcomes); err != nil {
-			again = append(again, e.apart(f.Folds[i], err)...)
+			failed = append(failed, f.Folds[i])
+			e.metrics.apart(f.Folds[i], err)
 		}
 	}
-	e.some(ctx, b, again, outcomes)
+	e.apart(ctx, b, failed, outcomes)
 	rest.Wait()
 	return outcomes
+}
+
+// apart evaluates the members of failed folds alone. A fold is not tried again
+// soon if that helped; if it did not, it costs one query more.
+func (e *Evaluator) apart(ctx context.Context, b batch, failed []plan.Fold, outcomes []outcome) {
+	var members []int
+	for _, f := range failed {
+		for _, m := range f.Members {
+			members = append(members, m.Query)
+		}
+	}
+	e.some(ctx, b, members, outcomes)
+	for _, f := range failed {
+		if slices.ContainsFunc(f.Members, func(m plan.Member) bool { return outcomes[m.Query].err == nil }) {
+			e.pauses.add(f.Template)
+		}
+	}
 }
 
 // some evaluates the queries of a batch with the given indexes.
@@ -88,20 +107,6 @@ func (e *Evaluator) folds(ctx context.Context, b batch, folds []plan.Fold) []out
 		b.queries[i] = f.Query
 	}
 	return e.run(ctx, b)
-}
-
-// apart notes that a fold failed and returns its members.
-func (e *Evaluator) apart(f plan.Fold, err error) []int {
-	kind := classify("", err).Kind
-	e.metrics.unfolded.WithLabelValues(string(kind)).Add(float64(len(f.Members)))
-	if kind != KindBackend && kind != KindCanceled {
-		e.pauses.add(f.Template)
-	}
-	members := make([]int, len(f.Members))
-	for i, m := range f.Members {
-		members[i] = m.Query
-	}
-	return members
 }
 
 // spread gives every member of a fold its part of the outcome. An error, which

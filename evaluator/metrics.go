@@ -127,6 +127,11 @@ func (m *metrics) folded(f *plan.Folding) {
 	}
 }
 
+// apart counts the members of a fold that failed.
+func (m *metrics) apart(f plan.Fold, err error) {
+	m.unfolded.WithLabelValues(string(classify("", err).Kind)).Add(float64(len(f.Members)))
+}
+
 // answered counts the answers of one backend.
 func (m *metrics) answered(backend string, results []remote.Result, took time.Duration) {
 	m.duration.WithLabelValues(backend).Observe(took.Seconds())
