@@ -109,6 +109,17 @@ func TestSamplesAreBoundedOnBothEngines(t *testing.T) {
 	}
 }
 
+// The TSDB panics if it has to trim both ends of such a series.
+func TestSeriesDeletedInPartCanBeQueried(t *testing.T) {
+	t.Parallel()
+	db := promqltest.LoadedStorage(t, load)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	require.NoError(t, db.Delete(t.Context(), 1_500_000, 1_600_000, labels.MustNewMatcher(labels.MatchEqual, "__name__", "up")))
+	for kind, exec := range execBoth {
+		require.NoError(t, exec(t.Context(), newEngine(), db, "count_over_time(up[30s])"), kind)
+	}
+}
+
 func TestParseErrorsAreReportedAsSuch(t *testing.T) {
 	t.Parallel()
 	for kind, exec := range execBoth {

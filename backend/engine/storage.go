@@ -13,7 +13,10 @@ import (
 )
 
 // marked is a storage that marks its errors as promql.ErrStorage, which sets
-// them apart from errors that the expression is to blame for.
+// them apart from errors that the expression is to blame for. It asks not to
+// trim: the engines skip what is outside of their windows for less than the
+// TSDB does, which moreover panics if it has to trim both ends of a series
+// that has been deleted in part.
 type marked struct{ storage.Queryable }
 
 // Querier implements storage.Queryable.
@@ -29,6 +32,11 @@ type markedQuerier struct{ storage.Querier }
 
 // Select implements storage.Querier.
 func (q markedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	if hints != nil {
+		untrimmed := *hints
+		untrimmed.DisableTrimming = true
+		hints = &untrimmed
+	}
 	return markedSet{q.Querier.Select(ctx, sorted, hints, matchers...)}
 }
 

@@ -113,7 +113,9 @@ func (e *entry) read() {
 		return
 	}
 	e.querier = q
-	set := q.Select(e.batch.ctx, false, &storage.SelectHints{Start: e.window.mint, End: e.window.maxt}, slices.Clone(e.matchers)...)
+	// The decoder cuts at the window for less than the storage would.
+	hints := &storage.SelectHints{Start: e.window.mint, End: e.window.maxt, DisableTrimming: true}
+	set := q.Select(e.batch.ctx, false, hints, slices.Clone(e.matchers)...)
 	if e.result, err = e.decode(set); err != nil {
 		e.fail(err)
 		return
@@ -139,7 +141,7 @@ func (e *entry) decode(set storage.SeriesSet) (result string, err error) {
 	for set.Next() {
 		s := set.At()
 		it = s.Iterator(it)
-		points, last := d.floats(it)
+		points, last := d.floats(it, e.window)
 		if last != chunkenc.ValNone {
 			return resultHistograms, nil
 		}
@@ -161,18 +163,22 @@ func (e *entry) decode(set storage.SeriesSet) (result string, err error) {
 // decoder cuts the samples of many series out of few slabs of memory.
 type decoder struct{ slab []promql.FPoint }
 
-// floats reads floats until the series ends or a sample is none; it returns
-// the type of that one.
-func (d *decoder) floats(it chunkenc.Iterator) ([]promql.FPoint, chunkenc.ValueType) {
+// floats reads the floats in a window until the series ends or a sample is
+// none; it returns the type of that one.
+func (d *decoder) floats(it chunkenc.Iterator, w window) ([]promql.FPoint, chunkenc.ValueType) {
 	start := len(d.slab)
-	kind := it.Next()
+	kind := it.Seek(w.mint)
 	for ; kind == chunkenc.ValFloat; kind = it.Next() {
+		t, f := it.At()
+		if t > w.maxt {
+			kind = chunkenc.ValNone
+			break
+		}
 		if len(d.slab) == cap(d.slab) {
 			begun := d.slab[start:]
 			d.slab = append(make([]promql.FPoint, 0, max(slabSamples, 2*len(begun))), begun...)
 			start = 0
 		}
-		t, f := it.At()
 		d.slab = append(d.slab, promql.FPoint{T: t, F: f})
 	}
 	return d.slab[start:len(d.slab):len(d.slab)], kind

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// maxDropped bounds the equality matchers of a selector that the search for a
-// wider one may drop; it tries all combinations.
+// maxDropped bounds the matchers of a selector that the search for a wider one
+// may drop; it tries all combinations.
 const maxDropped = 5
 
 // window is a range of time in milliseconds, both ends included.
@@ -113,11 +113,12 @@ func (b *Batch) widest(e *entry) *entry {
 }
 
 // droppable returns the places of the matchers that may be applied to series
-// in memory.
+// in memory. Those of the name stay: no read should be of all metrics because
+// a rule somewhere is.
 func droppable(ms []*labels.Matcher) []int {
 	var places []int
 	for i, m := range ms {
-		if m.Type == labels.MatchEqual && m.Value != "" && m.Name != labels.MetricName && len(places) < maxDropped {
+		if m.Name != labels.MetricName && len(places) < maxDropped {
 			places = append(places, i)
 		}
 	}

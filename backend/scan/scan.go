@@ -3,8 +3,8 @@
 // A batch says beforehand which queries it will run. Every set of matchers that
 // more than one selector of the batch asks for is read once, for the widest
 // time range that is asked for, decoded into memory and handed out to every
-// query. A selector that only adds equality matchers to another one of the
-// batch is answered from that one's series. What a batch reads once, what holds
+// query. A selector that only adds matchers to another one of the batch is
+// answered from that one's series. What a batch reads once, what holds
 // native histograms (their counter reset hints depend on where reading begins)
 // and what does not fit into the bound on samples is read from the storage
 // directly, as if there were no batch.

@@ -111,28 +111,33 @@ func (f *fixture) batch(selectors ...string) *scan.Batch {
 
 // read prints what one query reads from mint until now.
 func read(ctx context.Context, q storage.Queryable, selector string, mint int64) ([]string, error) {
-	querier, err := q.Querier(mint, now)
+	return readBetween(ctx, q, selector, mint, now)
+}
+
+func readBetween(ctx context.Context, q storage.Queryable, selector string, mint, maxt int64) ([]string, error) {
+	querier, err := q.Querier(mint, maxt)
 	if err != nil {
 		return nil, err
 	}
 	defer querier.Close()
-	return drain(selectFrom(ctx, querier, selector, mint))
+	return drain(selectFrom(ctx, querier, selector, mint, maxt), mint, maxt)
 }
 
-func selectFrom(ctx context.Context, q storage.Querier, selector string, mint int64) storage.SeriesSet {
+func selectFrom(ctx context.Context, q storage.Querier, selector string, mint, maxt int64) storage.SeriesSet {
 	ms, err := parser.ParseMetricSelector(selector)
 	if err != nil {
 		return storage.ErrSeriesSet(err)
 	}
-	return q.Select(ctx, false, &storage.SelectHints{Start: mint, End: now}, ms...)
+	return q.Select(ctx, false, &storage.SelectHints{Start: mint, End: maxt, DisableTrimming: true}, ms...)
 }
 
-func drain(set storage.SeriesSet) ([]string, error) {
+// drain prints the samples between two instants.
+func drain(set storage.SeriesSet, mint, maxt int64) ([]string, error) {
 	var series []string
 	for set.Next() {
 		it := set.At().Iterator(nil)
 		text := set.At().Labels().String()
-		for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+		for kind := it.Seek(mint); kind != chunkenc.ValNone && it.AtT() <= maxt; kind = it.Next() {
 			if kind != chunkenc.ValFloat {
 				_, h := it.AtFloatHistogram(nil)
 				text += fmt.Sprintf(" %s", h)
@@ -152,11 +157,11 @@ func drain(set storage.SeriesSet) ([]string, error) {
 func TestOneReadServesAll(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, scan.Config{})
-	b := f.batch("m", "sum_over_time(m[10m])", `m{a="1"}`, `m{a="1", b="2"}`)
+	b := f.batch("m", "sum_over_time(m[10m])", `m{a="1"}`, `m{a="1", b="2"}`, `m{a!="1", b=~"1|2", c=""}`)
 	for _, tc := range []struct {
 		selector string
 		mint     int64
-	}{{"m", 300_001}, {"m", 1}, {`m{a="1"}`, 300_001}, {`m{a="1"}`, 570_000}, {`m{a="1", b="1"}`, 600_000}} {
+	}{{"m", 300_001}, {"m", 1}, {`m{a="1"}`, 300_001}, {`m{a="1"}`, 570_000}, {`m{a="1", b="2"}`, 300_001}, {`m{a!="1", b=~"1|2", c=""}`, 300_001}, {`m{a="1", b="1"}`, 600_000}} {
 		want, err := read(t.Context(), f.db.Queryable, tc.selector, tc.mint)
 		require.NoError(t, err)
 		got, err := read(t.Context(), b, tc.selector, tc.mint)
@@ -281,7 +286,7 @@ func TestReaderMayOutliveItsBatch(t *testing.T) {
 	b := f.batch(`m{a="1", b="1"}`, `m{a="1", b="1"}`)
 	q, err := b.Querier(300_001, now)
 	require.NoError(t, err)
-	set := selectFrom(t.Context(), q, `m{a="1", b="1"}`, 300_001)
+	set := selectFrom(t.Context(), q, `m{a="1", b="1"}`, 300_001, now)
 	require.True(t, set.Next())
 	first := set.At()
 	b.Close()

@@ -38,8 +38,8 @@ func (e *entry) view(ms []*labels.Matcher, w window) []series {
 	return v
 }
 
-// matching returns the series that match the matchers that e lacks, all of
-// which are for equality.
+// matching returns the series that match the matchers that e lacks. A label
+// that a series does not have is empty, in memory as in the storage.
 func (e *entry) matching(ms []*labels.Matcher) []series {
 	added := slices.DeleteFunc(slices.Clone(ms), func(m *labels.Matcher) bool {
 		return slices.ContainsFunc(e.matchers, func(o *labels.Matcher) bool {
@@ -50,8 +50,14 @@ func (e *entry) matching(ms []*labels.Matcher) []series {
 		return e.series
 	}
 	var matching []series
-	for _, i := range e.places(added[0]) {
-		if s := e.series[i]; matches(s.labels, added[1:]) {
+	if i := slices.IndexFunc(added, func(m *labels.Matcher) bool { return m.Type == labels.MatchEqual }); i >= 0 {
+		for _, place := range e.places(added[i]) {
+			matching = append(matching, e.series[place])
+		}
+		return slices.DeleteFunc(matching, func(s series) bool { return !matches(s.labels, added) })
+	}
+	for _, s := range e.series {
+		if matches(s.labels, added) {
 			matching = append(matching, s)
 		}
 	}
@@ -59,7 +65,7 @@ func (e *entry) matching(ms []*labels.Matcher) []series {
 }
 
 func matches(ls labels.Labels, ms []*labels.Matcher) bool {
-	return !slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return ls.Get(m.Name) != m.Value })
+	return !slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return !m.Matches(ls.Get(m.Name)) })
 }
 
 // places returns where the series are that have a label's value.
