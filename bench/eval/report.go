@@ -117,7 +117,8 @@ const notes = `
 * Stores and evaluators are processes of their own, new ones for every variant. One slot is evaluated before the measured
   ones, so connections and the label tables of the native protocol are there; of remote read the first and only slot is measured.
 * All rules of a slot are one batch of Tocsin's, except "by offset": there the groups are spread over the offsets that they have
-  within their interval, a batch for each, as one member evaluates them that owns them all. The others have eight queries in progress at a time, the manager eight groups.
+  within their interval, a batch for each, as one member evaluates them that owns them all.
+  The others have eight queries in progress at a time, the manager eight groups.
 * The rule manager does not write, but does step its alerts; the others only evaluate.
 * "1 Prometheus" is Prometheus' TSDB, engine and HTTP API; "backends" are ` + "`tocsin backend`" + `, one for every cluster if there are
   four. The data was written beforehand.
