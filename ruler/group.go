@@ -69,7 +69,7 @@ func alertRule(g rule.Group, r rule.Rule, resend time.Duration) alert.Rule {
 
 // scheduled is the group as the schedule sees it.
 func (g *group) scheduled() schedule.Group {
-	s := schedule.Group{Key: g.def.Key, Interval: g.def.Interval, Recording: make([]bool, len(g.def.Rules))}
+	s := schedule.Group{Key: g.def.Key, Interval: g.def.Interval, Phase: g.def.Phase(), Recording: make([]bool, len(g.def.Rules))}
 	for i, r := range g.def.Rules {
 		s.Recording[i] = r.Record != ""
 	}

@@ -56,7 +56,7 @@ func (r *recoverer) recover(ctx context.Context, groups []*group, now time.Time)
 func (r *recoverer) alerts(g *group, t traces, committed, now time.Time) {
 	next := committed.Add(g.def.Interval)
 	if committed.IsZero() {
-		next = schedule.Slot(now, g.def.Interval, schedule.Offset(g.def.Key, g.def.Interval))
+		next = schedule.Slot(now, g.def.Interval, schedule.Offset(g.def.Phase(), g.def.Interval))
 	}
 	for i, def := range g.def.Rules {
 		if def.Alert == "" {

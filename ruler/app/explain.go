@@ -102,7 +102,7 @@ func ruleType(r rule.Rule) string {
 
 // slots names the times at which a group is evaluated.
 func slots(g rule.Group) string {
-	return fmt.Sprintf("%s+%s", g.Interval, schedule.Offset(g.Key, g.Interval))
+	return fmt.Sprintf("%s+%s", g.Interval, schedule.Offset(g.Phase(), g.Interval))
 }
 
 // plans explains loaded groups for the API.
@@ -124,6 +124,6 @@ func (p plans) Plan(key string) (*explain.Report, error) {
 		other, _ := view.Owner(g.Key)
 		return other != owner || slots(g) != slots(loaded[i])
 	})
-	slot := schedule.Slot(time.Now(), loaded[i].Interval, schedule.Offset(key, loaded[i].Interval))
+	slot := schedule.Slot(time.Now(), loaded[i].Interval, schedule.Offset(loaded[i].Phase(), loaded[i].Interval))
 	return explain.Explain(p.a.evaluator, slot, ExplainedRules(together)).Only(key), nil
 }

@@ -8,6 +8,7 @@
 package rule
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -36,6 +37,15 @@ type Group struct {
 	// groups that see everything.
 	Scope labels.Labels
 	Rules []Rule
+}
+
+// Phase is what the offset of the group's slots is computed from: the last two
+// parts of its key, the names of its file or object and its own. The same pack
+// that is installed for many tenants has one phase, so that its groups share
+// slots and their rules are evaluated as one.
+func (g Group) Phase() string {
+	parts := strings.Split(g.Key, "/")
+	return strings.Join(parts[max(0, len(parts)-2):], "/")
 }
 
 // Rule is a recording rule if Record is set, an alerting rule if Alert is.

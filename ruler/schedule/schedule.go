@@ -42,6 +42,8 @@ func DefaultLimits() Limits {
 type Group struct {
 	Key      string
 	Interval time.Duration
+	// Phase is what the group's offset is computed from, see Offset.
+	Phase string
 	// Recording tells for each rule, in the order of the group, whether it
 	// is a recording rule. Only those are repeated.
 	Recording []bool
@@ -131,7 +133,7 @@ func New(limits Limits) *Schedule {
 // without progress starts with the slot that is current at now.
 func (s *Schedule) Add(g Group, p Progress, now time.Time) []Missed {
 	s.Remove(g.Key)
-	e := &entry{Group: g, offset: Offset(g.Key, g.Interval), Progress: clone(p), place: -1}
+	e := &entry{Group: g, offset: Offset(g.Phase, g.Interval), Progress: clone(p), place: -1}
 	current := Slot(now, g.Interval, e.offset)
 	switch {
 	case e.Committed.IsZero():

@@ -97,7 +97,7 @@ func scanGroup(t *testing.T, d *datadriven.TestData) Group {
 	d.ScanArgs(t, "rules", &rules)
 	every, err := time.ParseDuration(interval)
 	require.NoError(t, err)
-	g := Group{Key: d.CmdArgs[0].Key, Interval: every}
+	g := Group{Key: d.CmdArgs[0].Key, Interval: every, Phase: d.CmdArgs[0].Key}
 	for _, c := range rules {
 		g.Recording = append(g.Recording, c == 'r')
 	}

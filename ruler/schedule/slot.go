@@ -20,16 +20,17 @@ import (
 // mean while a batch still holds a sixteenth of all groups.
 const maxPhases = 16
 
-// Offset is the distance of the group's slots from multiples of its interval:
-// a whole number of seconds below interval that every member computes alike.
-func Offset(key string, interval time.Duration) time.Duration {
+// Offset is the distance of a group's slots from multiples of its interval: a
+// whole number of seconds below interval that every member computes alike.
+// Groups of one phase have the same slots.
+func Offset(phase string, interval time.Duration) time.Duration {
 	seconds := int64(interval / time.Second)
 	if seconds <= 1 {
 		return 0
 	}
 	phases := min(seconds, maxPhases)
-	phase := int64(xxhash.Sum64String(key) % uint64(phases))
-	return time.Duration(phase*seconds/phases) * time.Second
+	nth := int64(xxhash.Sum64String(phase) % uint64(phases))
+	return time.Duration(nth*seconds/phases) * time.Second
 }
 
 // Slot is the latest slot at or before t of a group with the interval and

@@ -95,9 +95,9 @@ func checkScope(t *testing.T, r Rule) {
 	expr, err := parser.ParseExpr(r.Expr)
 	require.NoError(t, err)
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-		if s, ok := n.(*parser.VectorSelector); ok && strings.HasPrefix(r.Group, "cluster-") {
-			require.Contains(t, s.String(), `cluster="`+r.Group[:len("cluster-0")], r.Name())
-			require.Equal(t, strings.Contains(r.Group, "team"), strings.Contains(s.String(), `namespace="team`), r.Name())
+		if s, ok := n.(*parser.VectorSelector); ok && !strings.HasPrefix(r.Group, "globalrules/") {
+			require.Contains(t, s.String(), `cluster="`+strings.Split(r.Group, "/")[1]+`"`, r.Name())
+			require.Equal(t, strings.HasPrefix(r.Group, "rules/"), strings.Contains(s.String(), `namespace="team`), r.Name())
 		}
 		return nil
 	})

@@ -20,7 +20,7 @@ var windows = [...]string{"5m", "10m", "2m", "4m"}
 
 // Rule is a recording or alerting rule.
 type Rule struct {
-	// Group names the rule group.
+	// Group is the key of the rule group, in the form that Tocsin gives keys.
 	Group string
 	// Record is the recorded metric or, if empty, Alert the name of the alert.
 	Record, Alert string
@@ -39,15 +39,15 @@ func (r Rule) Name() string { return r.Group + "/" + r.Record + r.Alert }
 // tenants, who get one after the other until there are enough rules.
 func (f Fleet) Rules(n int) ([]Rule, error) {
 	s := &rules{}
-	s.add(install{name: "fleet", pack: globalPack}, n/10)
+	s.add(install{name: "globalrules/fleet", pack: globalPack}, n/10)
 	for _, c := range Clusters() {
-		i := install{name: c, pack: clusterPack, scope: labels.FromStrings("cluster", c)}
+		i := install{name: "clusterrules/" + c + "/cluster", pack: clusterPack, scope: labels.FromStrings("cluster", c)}
 		s.add(i, n/(2*clusters))
 	}
 	tenants := f.Tenants()
 	for i := 0; len(s.all) < n && s.err == nil; i++ {
 		t, generation := tenants[i%len(tenants)], i/len(tenants)
-		name := fmt.Sprintf("%s-%s-%d", t.Get("cluster"), t.Get("namespace"), generation)
+		name := fmt.Sprintf("rules/%s/%s/pack-%d", t.Get("cluster"), t.Get("namespace"), generation)
 		s.add(install{name: name, pack: tenantPack, scope: t, generation: generation}, n-len(s.all))
 	}
 	return s.all, s.err
@@ -94,7 +94,7 @@ func (s *rules) add(i install, limit int) {
 			return
 		}
 		s.all = append(s.all, Rule{
-			Group:  fmt.Sprintf("%s-%d", i.name, n/groupSize),
+			Group:  fmt.Sprintf("%s/%d", i.name, n/groupSize),
 			Record: e.record,
 			Alert:  e.alert,
 			Expr:   expr,

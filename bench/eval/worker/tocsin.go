@@ -19,6 +19,7 @@ import (
 
 	"github.com/tocsin-rules/tocsin/bench/eval/dataset"
 	tocsin "github.com/tocsin-rules/tocsin/evaluator"
+	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/schedule"
 )
 
@@ -80,7 +81,7 @@ func batches(s Setup) ([]batch, error) {
 		}
 		var offset time.Duration
 		if s.Kind == NativeOffsets {
-			offset = schedule.Offset(r.Group, dataset.Interval*time.Millisecond)
+			offset = schedule.Offset(rule.Group{Key: r.Group}.Phase(), dataset.Interval*time.Millisecond)
 		}
 		if byOffset[offset] == nil {
 			byOffset[offset] = &batch{}
