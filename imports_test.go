@@ -62,8 +62,8 @@ var directions = []direction{
 	},
 	{
 		from: []string{"."}, not: []string{"github.com/thanos-io/promql-engine"},
-		except: []string{"evaluator", "backend"},
-		why:    "only evaluator and backend know which engine runs PromQL",
+		except: []string{"backend"},
+		why:    "only the backend knows which engine runs PromQL over its data",
 	},
 	{
 		from: []string{"."}, not: []string{"k8s.io/", "sigs.k8s.io/"},
