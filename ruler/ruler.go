@@ -22,7 +22,6 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
-	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/tocsin-rules/tocsin/alerting/alert"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
@@ -42,9 +41,8 @@ type Query struct {
 
 // Result is what became of a Query.
 type Result struct {
-	Vector   promql.Vector
-	Warnings annotations.Annotations
-	Err      error
+	Vector promql.Vector
+	Err    error
 	// Retryable tells that the same query may succeed later: a backend was
 	// away, not the expression at fault.
 	Retryable bool

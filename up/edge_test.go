@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tocsin-rules/tocsin/up/screen"
+	"github.com/tocsin-rules/tocsin/web"
 )
 
 func TestTakenPortsAreAllNamed(t *testing.T) {
@@ -137,10 +138,10 @@ func TestMembersThatDoNotAnswerHaveNoStatus(t *testing.T) {
 	answers := newPoller().all(t.Context(), []string{"http://" + freeAddress(t), good.String(), bad.String()})
 	require.Nil(t, answers[0])
 	require.Nil(t, answers[2])
-	require.Equal(t, &screen.MemberStatus{
+	require.Equal(t, &web.MemberStatus{
 		Member: "member-0", Ready: true, Groups: 12, LagSeconds: 0.4,
-		RuleErrors: []screen.RuleError{{Group: "g", Rule: "r", Error: "e"}},
-		FileErrors: []screen.FileError{{File: "f", Error: "e"}},
+		RuleErrors: []web.RuleError{{Group: "g", Rule: "r", Error: "e"}},
+		FileErrors: []web.FileError{{File: "f", Error: "e"}},
 	}, answers[1])
 }
 

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tocsin-rules/tocsin/up/screen"
+	"github.com/tocsin-rules/tocsin/web"
 )
 
 const (
@@ -26,8 +26,8 @@ func newPoller() poller { return poller{&http.Client{Timeout: pollTimeout}} }
 
 // all asks every member at once. The answers are in the order of urls, nil
 // where there is none.
-func (p poller) all(ctx context.Context, urls []string) []*screen.MemberStatus {
-	answers := make([]*screen.MemberStatus, len(urls))
+func (p poller) all(ctx context.Context, urls []string) []*web.MemberStatus {
+	answers := make([]*web.MemberStatus, len(urls))
 	var wg sync.WaitGroup
 	for i, u := range urls {
 		wg.Go(func() {
@@ -40,7 +40,7 @@ func (p poller) all(ctx context.Context, urls []string) []*screen.MemberStatus {
 	return answers
 }
 
-func (p poller) one(ctx context.Context, url string) (*screen.MemberStatus, error) {
+func (p poller) one(ctx context.Context, url string) (*web.MemberStatus, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/api/v1/status/tocsin", http.NoBody)
 	if err != nil {
 		return nil, err
@@ -51,8 +51,8 @@ func (p poller) one(ctx context.Context, url string) (*screen.MemberStatus, erro
 	}
 	defer resp.Body.Close()
 	var answer struct {
-		Status string               `json:"status"`
-		Data   *screen.MemberStatus `json:"data"`
+		Status string            `json:"status"`
+		Data   *web.MemberStatus `json:"data"`
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxStatusBytes)).Decode(&answer); err != nil {
 		return nil, err

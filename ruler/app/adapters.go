@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -34,7 +33,7 @@ func (b batchEvaluator) Evaluate(ctx context.Context, ts time.Time, queries []ru
 	}
 	results := make([]ruler.Result, len(queries))
 	for i, r := range b.e.Evaluate(ctx, ts, asked) {
-		results[i] = ruler.Result{Vector: r.Vector, Warnings: r.Warnings, Err: r.Err, Retryable: retryable(r.Err)}
+		results[i] = ruler.Result{Vector: r.Vector, Err: r.Err, Retryable: retryable(r.Err)}
 	}
 	return results
 }
@@ -55,15 +54,11 @@ type templates struct{ a *app }
 var _ ruler.Templates = templates{}
 
 func (t templates) Expander(ctx context.Context, g rule.Group, alertName string, slot time.Time) alert.Expander {
-	external, err := url.Parse(t.a.cfg.Global.ExternalURL)
-	if err != nil {
-		external = &url.URL{} // the configuration was validated
-	}
 	return alerting.NewExpander(ctx, alerting.ExpanderConfig{
 		Alert:          alertName,
 		Slot:           slot,
-		ExternalLabels: labels.FromMap(t.a.cfg.Global.ExternalLabels),
-		ExternalURL:    external,
+		ExternalLabels: t.a.externalLabels,
+		ExternalURL:    t.a.externalURL,
 		Query: func(ctx context.Context, text string, ts time.Time) (promql.Vector, error) {
 			expr, err := parser.ParseExpr(text)
 			if err != nil {

@@ -88,6 +88,10 @@ type app struct {
 	rpcClient *rpc.Client
 	http      *server.Server
 
+	// Both come from the configuration and need a restart to change.
+	externalURL    *url.URL
+	externalLabels labels.Labels
+
 	reloaded prometheus.Gauge
 	state    memberState
 }
@@ -152,11 +156,12 @@ func (a *app) newEvaluator() error {
 }
 
 func (a *app) newSender() error {
-	external, err := url.Parse(a.cfg.Global.ExternalURL)
-	if err != nil {
+	var err error
+	if a.externalURL, err = url.Parse(a.cfg.Global.ExternalURL); err != nil {
 		return fmt.Errorf("external_url: %w", err)
 	}
-	s, err := alerting.New(alerting.Config{ExternalURL: external}, a.logger, a.reg)
+	a.externalLabels = labels.FromMap(a.cfg.Global.ExternalLabels)
+	s, err := alerting.New(alerting.Config{ExternalURL: a.externalURL}, a.logger, a.reg)
 	if err != nil {
 		return err
 	}
@@ -165,7 +170,7 @@ func (a *app) newSender() error {
 }
 
 func (a *app) applyAlerting(cfg *Config) error {
-	return a.sender.ApplyConfig(cfg.Alerting.AlertingConfig, labels.FromMap(cfg.Global.ExternalLabels))
+	return a.sender.ApplyConfig(cfg.Alerting.AlertingConfig, a.externalLabels)
 }
 
 func (a *app) newCluster() error {

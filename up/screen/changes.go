@@ -3,11 +3,13 @@ package screen
 import (
 	"fmt"
 	"slices"
+
+	"github.com/tocsin-rules/tocsin/web"
 )
 
 // Summary returns the whole state in one line.
 func Summary(s State) string {
-	var total MemberStatus
+	var total web.MemberStatus
 	ready := 0
 	for _, m := range s.Members {
 		if m.Status == nil {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/tocsin-rules/tocsin/web"
 )
 
 const (
@@ -66,38 +68,7 @@ type Process struct {
 // means that it does not answer.
 type Member struct {
 	Process
-	Status *MemberStatus
-}
-
-// MemberStatus is what a member answers at /api/v1/status/tocsin, below the
-// key "data".
-type MemberStatus struct {
-	Member          string `json:"member"`
-	Ready           bool   `json:"ready"`
-	Groups          int    `json:"groups"`
-	Rules           int    `json:"rules"`
-	SlotsEvaluated  uint64 `json:"slotsEvaluated"`
-	SlotsMissed     uint64 `json:"slotsMissed"`
-	SlotsBackfilled uint64 `json:"slotsBackfilled"`
-	// LagSeconds is how far behind its slots the member is.
-	LagSeconds float64     `json:"lagSeconds"`
-	Firing     int         `json:"firing"`
-	Pending    int         `json:"pending"`
-	RuleErrors []RuleError `json:"ruleErrors"`
-	FileErrors []FileError `json:"fileErrors"`
-}
-
-// RuleError is a rule whose last evaluation failed.
-type RuleError struct {
-	Group string `json:"group"`
-	Rule  string `json:"rule"`
-	Error string `json:"error"`
-}
-
-// FileError is a rule file that could not be loaded.
-type FileError struct {
-	File  string `json:"file"`
-	Error string `json:"error"`
+	Status *web.MemberStatus
 }
 
 // Notification is one alert that Alertmanager notified of.
