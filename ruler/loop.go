@@ -459,9 +459,9 @@ func (r *Ruler) sendCheckpoints(ctx context.Context, name string, box *checkpoin
 	}
 	box.busy, box.waiting = true, map[string]handoff.GroupState{}
 	r.background(func() {
-		ctx, cancel := context.WithTimeout(ctx, peerTimeout)
+		bounded, cancel := context.WithTimeout(ctx, peerTimeout)
 		defer cancel()
-		if err := r.deps.Peers.Checkpoint(ctx, to.GRPCAddress, states); err != nil && ctx.Err() == nil {
+		if err := r.deps.Peers.Checkpoint(bounded, to.GRPCAddress, states); err != nil && ctx.Err() == nil {
 			r.metrics.checkpointErrors.Inc()
 			r.log.Warn("leaving checkpoints with the successor", "member", name, "err", err)
 		}
