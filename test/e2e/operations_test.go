@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -38,6 +39,7 @@ func TestOperations(t *testing.T) {
 	s.start()
 	s.waitShared(0, 1, 2)
 
+	s.waitCollected()
 	t.Log("the rules of a member's configuration are explained and measured")
 	s.requireAnalysis()
 
@@ -81,6 +83,18 @@ func TestOperations(t *testing.T) {
 		require.Zero(t, st.SlotsMissed)
 	}
 	s.stop()
+}
+
+// waitCollected waits until both clusters have scraped something.
+func (s *system) waitCollected() {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		v, err := s.query(0, "count by (cluster) (up)", time.Now())
+		if err == nil && len(v) != 2 {
+			err = fmt.Errorf("clusters with data: %v", v)
+		}
+		return err
+	})
 }
 
 func (s *system) requireAnalysis() {
