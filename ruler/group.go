@@ -76,9 +76,8 @@ func (g *group) scheduled() schedule.Group {
 	return s
 }
 
-// adopt takes over the state of each rule that the old definition has too,
-// and returns the series of those that it has no more.
-func (g *group) adopt(old *group) (orphans []labels.Labels) {
+// adopt takes over the state of each rule that the old definition has too.
+func (g *group) adopt(old *group) {
 	old.mu.Lock()
 	defer old.mu.Unlock()
 	byID := map[string]int{}
@@ -88,12 +87,9 @@ func (g *group) adopt(old *group) (orphans []labels.Labels) {
 	for i, id := range old.ids {
 		if n, ok := byID[id]; ok {
 			g.rules[n] = old.rules[i]
-			continue
 		}
-		orphans = append(orphans, old.rules[i].series...)
 	}
 	g.lastSlot, g.duration = old.lastSlot, old.duration
-	return orphans
 }
 
 // get returns a copy of a rule's state.
@@ -108,15 +104,4 @@ func (g *group) update(i int, change func(*ruleState)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	change(&g.rules[i])
-}
-
-// allSeries are the series of all rules.
-func (g *group) allSeries() []labels.Labels {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var series []labels.Labels
-	for _, r := range g.rules {
-		series = append(series, r.series...)
-	}
-	return series
 }

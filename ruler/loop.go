@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/tocsin-rules/tocsin/ruler/rule"
@@ -40,15 +41,17 @@ type Ruler struct {
 	batches chan struct{} // a token for each batch that may run
 
 	// Owned by the loop.
-	core    *handoff.Core
-	sched   *schedule.Schedule
-	view    sharding.View
-	loaded  map[string]rule.Group
-	events  []handoff.Event
-	claims  map[uint64]chan<- []handoff.GroupState
-	claimID uint64
-	outbox  map[string]*checkpoints // by member
-	work    sync.WaitGroup
+	core   *handoff.Core
+	sched  *schedule.Schedule
+	view   sharding.View
+	loaded map[string]rule.Group
+	// identities are those of all loaded rules.
+	identities map[uint64]struct{}
+	events     []handoff.Event
+	claims     map[uint64]chan<- []handoff.GroupState
+	claimID    uint64
+	outbox     map[string]*checkpoints // by member
+	work       sync.WaitGroup
 
 	mu      sync.RWMutex // of running, which only the loop changes
 	running map[string]*runner
@@ -156,12 +159,14 @@ func (r *Ruler) SetGroups(groups []rule.Group) {
 		for _, g := range groups {
 			loaded[g.Key] = g
 			keys = append(keys, g.Key)
+		}
+		r.loaded, r.identities = loaded, identitiesOf(groups)
+		for _, g := range groups {
 			if run, ok := r.running[g.Key]; ok && run.def.String() != g.String() {
 				run.edit = &g
 				r.applyEdit(run)
 			}
 		}
-		r.loaded = loaded
 		r.events = append(r.events, handoff.GroupsChanged{Keys: keys})
 	})
 }
@@ -305,7 +310,8 @@ func (r *Ruler) finishStop(run *runner) {
 	key := run.def.Key
 	state := r.snapshot(run)
 	if p, ok := r.sched.Progress(key); ok && run.removed {
-		r.end(run.allSeries(), p.Committed.Add(run.def.Interval-run.def.QueryOffset))
+		every := func(int) bool { return true }
+		r.end(run.group, every, p.Committed)
 	}
 	r.sched.Remove(key)
 	r.mu.Lock()
@@ -333,7 +339,9 @@ func (r *Ruler) applyEdit(run *runner) {
 	}
 	next := newGroup(*run.edit, r.cfg.ResendDelay)
 	p, _ := r.sched.Progress(run.def.Key)
-	r.end(next.adopt(run.group), p.Committed.Add(next.def.Interval-next.def.QueryOffset))
+	next.adopt(run.group)
+	gone := func(i int) bool { return !slices.Contains(next.ids, run.ids[i]) }
+	r.end(run.group, gone, p.Committed)
 	p.Behind = moveBehind(p.Behind, run.ids, next.ids)
 	r.mu.Lock()
 	run.group, run.edit = next, nil
@@ -353,11 +361,19 @@ func moveBehind(behind map[int]time.Time, from, to []string) map[int]time.Time {
 	return moved
 }
 
-// end marks series as ended that no rule records any more.
-func (r *Ruler) end(series []labels.Labels, at time.Time) {
+// end marks the series of some rules of a group as ended, at the slot after the
+// one given. Where another group has the rule now, its series go on there.
+func (r *Ruler) end(g *group, gone func(rule int) bool, committed time.Time) {
+	var series []labels.Labels
+	for i, def := range g.def.Rules {
+		if _, moved := r.identities[identityOf(g.def.Scope, def)]; gone(i) && !moved {
+			series = append(series, g.get(i).series...)
+		}
+	}
 	if len(series) == 0 {
 		return
 	}
+	at := committed.Add(g.def.Interval - g.def.QueryOffset)
 	unit := write.Unit(ended(series, nil, at.UnixMilli()))
 	r.background(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), peerTimeout)
@@ -366,6 +382,23 @@ func (r *Ruler) end(series []labels.Labels, at time.Time) {
 			r.log.Warn("marking series as ended", "err", result[0].Err)
 		}
 	})
+}
+
+// identitiesOf are the identities of all rules of the groups.
+func identitiesOf(groups []rule.Group) map[uint64]struct{} {
+	identities := map[uint64]struct{}{}
+	for _, g := range groups {
+		for _, def := range g.Rules {
+			identities[identityOf(g.Scope, def)] = struct{}{}
+		}
+	}
+	return identities
+}
+
+// identityOf is a hash of what the series of a rule have in common, whichever
+// group it is in.
+func identityOf(scope labels.Labels, def rule.Rule) uint64 {
+	return xxhash.Sum64String(scope.String() + def.Identity())
 }
 
 func (r *Ruler) claim(ctx context.Context, a handoff.Claim) {

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/tocsin-rules/tocsin/alerting/alert"
+	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/schedule"
 )
 
@@ -46,10 +47,38 @@ func (r *recoverer) recover(ctx context.Context, groups []*group, now time.Time)
 			}
 			known[scope.String()] = t
 		}
-		progress[i] = schedule.Progress{Committed: t.committed[g.def.Key]}
+		committed, ok := t.committed[g.def.Key]
+		if !ok {
+			committed = t.lastSlot(g.def, now)
+		}
+		progress[i] = schedule.Progress{Committed: committed}
 		r.alerts(g, t, progress[i].Committed, now)
 	}
 	return progress, nil
+}
+
+// moving is how many slots ago the alerts of a group may have been recorded
+// under another key to be taken for its own.
+const moving = 3
+
+// lastSlot is the newest slot that the group's alerts were recorded for just
+// now: its rules were in a group with another key. Zero if they were in none.
+func (t traces) lastSlot(def rule.Group, now time.Time) (last time.Time) {
+	offset := schedule.Offset(def.Phase(), def.Interval)
+	oldest := now.Add(-moving * def.Interval)
+	for _, r := range def.Rules {
+		if r.Alert == "" {
+			continue
+		}
+		forState, _ := alertRule(def, r, 0).EvidenceSelectors()
+		for _, s := range matching(t.forState, forState.LabelMatchers) {
+			slot := time.UnixMilli(s.T).Add(def.QueryOffset).UTC()
+			if slot.After(oldest) && slot.After(last) && schedule.Slot(slot, def.Interval, offset).Equal(slot) {
+				last = slot
+			}
+		}
+	}
+	return last
 }
 
 // alerts restores the alerts of a group for its next slot.

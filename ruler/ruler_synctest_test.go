@@ -277,6 +277,35 @@ func TestAnEditedGroupKeepsTheStateOfRulesThatStay(t *testing.T) {
 	})
 }
 
+// What becomes of a rule whose group gets another key, as when a second file
+// has a group of its name: the backend tells the new group how far it was.
+func TestARuleThatMovesToAnotherGroupGoesOnThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := alerting("file/g", 2*time.Minute)
+		g.Rules = append(g.Rules, rule.Rule{Record: "r", Expr: mustParse("x")}, rule.Rule{Record: "gone", Expr: mustParse("x")})
+		w := newWorld(t, g)
+		m := w.add("a")
+		began := time.Now()
+		pass(90 * time.Second)
+		moved := g
+		moved.Key, moved.Rules = "file/a/g", g.Rules[:2]
+		m.SetGroups([]rule.Group{moved})
+		pass(time.Minute)
+		require.NotEmpty(t, w.sent)
+		require.InDelta(t, 2*time.Minute, w.sent[0].StartsAt.Sub(began), float64(20*time.Second), "for is waited out once")
+		for name, ends := range map[string]int{`{__name__="r"}`: 0, `{__name__="gone"}`: 1} {
+			markers := 0
+			for _, v := range w.data[name] {
+				if value.IsStaleNaN(v) {
+					markers++
+				}
+			}
+			require.Equal(t, ends, markers, name)
+		}
+	})
+}
+
 func TestARuleReadsWhatAnEarlierOneRecordedAtTheSameSlot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

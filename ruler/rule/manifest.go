@@ -14,6 +14,9 @@ const namespaceLabel = "namespace"
 // defaultNamespace is where kubectl puts an object whose manifest names none.
 const defaultNamespace = "default"
 
+// fileKind is the kind of groups that no custom resource defines.
+const fileKind = "file"
+
 // object is what groups are defined in: a file or a custom resource.
 type object struct {
 	kind      string

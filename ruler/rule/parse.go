@@ -128,7 +128,7 @@ func (p *fileParser) document(doc *yaml.Node) {
 	}
 	var groups yaml.Node
 	p.fields("", root, map[string]any{"groups": &groups})
-	p.define(object{kind: "file", name: strings.TrimSuffix(p.file, path.Ext(p.file))}, &groups)
+	p.define(object{kind: fileKind, name: strings.TrimSuffix(p.file, path.Ext(p.file))}, &groups)
 }
 
 // fields decodes the values of the mapping n into the targets of their keys.

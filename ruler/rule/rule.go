@@ -18,7 +18,8 @@ import (
 // Group is the unit of ownership and of scheduling.
 type Group struct {
 	// Key identifies the group in the whole cluster. It is stable over edits
-	// of the group's rules and opaque to sharding.
+	// of the group's rules and opaque to sharding. What Parse returns has the
+	// file in its key; see Set.Groups.
 	Key string
 	// Name and File are what the user wrote and where, as Prometheus' API
 	// shows them. File is relative to the rule source's root.
@@ -39,13 +40,28 @@ type Group struct {
 	Rules []Rule
 }
 
-// Phase is what the offset of the group's slots is computed from: the last two
-// parts of its key, the names of its file or object and its own. The same pack
-// that is installed for many tenants has one phase, so that its groups share
-// slots and their rules are evaluated as one.
+// Phase is what the offset of the group's slots is computed from: the names of
+// its object and its own. The same pack that is installed for many tenants has
+// one phase, so that its groups share slots and their rules are evaluated as
+// one. A group of a rule file has the phase of its name, wherever it moves.
 func (g Group) Phase() string {
 	parts := strings.Split(g.Key, "/")
-	return strings.Join(parts[max(0, len(parts)-2):], "/")
+	names := 2
+	if g.ofFile() {
+		names = 1
+	}
+	return strings.Join(parts[max(0, len(parts)-names):], "/")
+}
+
+// ofFile tells groups of rule files from those of custom resources.
+func (g Group) ofFile() bool { return strings.HasPrefix(g.Key, fileKind+"/") }
+
+// withoutFile is the key without the file that the group is defined in.
+func (g Group) withoutFile() string {
+	if !g.ofFile() {
+		return g.Key
+	}
+	return fileKind + "/" + escape(g.Name)
 }
 
 // Rule is a recording rule if Record is set, an alerting rule if Alert is.

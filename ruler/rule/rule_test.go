@@ -12,7 +12,8 @@ func TestAPackHasOnePhaseForAllTenants(t *testing.T) {
 		"rules/east/shop/slo/errors": "slo/errors",
 		"rules/west/blog/slo/errors": "slo/errors",
 		"clusterrules/east/node/cpu": "node/cpu",
-		"file/a/b/node/cpu":          "node/cpu",
+		"file/a/b/node/cpu":          "cpu",
+		"file/cpu":                   "cpu",
 		"x":                          "x",
 	} {
 		require.Equal(t, want, Group{Key: key}.Phase(), key)

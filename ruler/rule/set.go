@@ -31,9 +31,20 @@ func (s *Set) Add(file string, groups []Group) error {
 	return nil
 }
 
-// Groups returns the groups sorted by key.
+// Groups returns the groups sorted by key. The file is part of a key only where
+// several files have a group of the name: otherwise the group stays the same
+// when its file is renamed or it moves to another one.
 func (s *Set) Groups() []Group {
 	out := slices.Clone(s.groups)
+	files := map[string]int{}
+	for _, g := range out {
+		files[g.withoutFile()]++
+	}
+	for i, g := range out {
+		if key := g.withoutFile(); files[key] == 1 {
+			out[i].Key = key
+		}
+	}
 	slices.SortFunc(out, func(a, b Group) int { return strings.Compare(a.Key, b.Key) })
 	return out
 }

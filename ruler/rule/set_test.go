@@ -18,6 +18,20 @@ func TestSetRefusesAKeyTwiceAndNamesBothFiles(t *testing.T) {
 	require.Equal(t, 5, CountRules(s.Groups()))
 }
 
+func TestTheFileIsInTheKeyOnlyToTellGroupsApart(t *testing.T) {
+	t.Parallel()
+	file := func(name, group string) []Group {
+		return []Group{{Key: "file/" + name + "/" + escape(group), Name: group, File: name + ".yml"}}
+	}
+	var s Set
+	require.NoError(t, s.Add("a.yml", file("team/a", "cpu")))
+	require.NoError(t, s.Add("b.yml", file("team/b", "a/cpu")))
+	require.NoError(t, s.Add("c.yml", file("c", "disk")))
+	require.NoError(t, s.Add("d.yml", file("d", "disk")))
+	require.NoError(t, s.Add("e.yml", []Group{{Key: "globalrules/a/cpu", Name: "cpu"}}))
+	require.Equal(t, []string{"file/a%2Fcpu", "file/c/disk", "file/cpu", "file/d/disk", "globalrules/a/cpu"}, keysOf(s.Groups()))
+}
+
 func keysOf(groups []Group) []string {
 	var keys []string
 	for _, g := range groups {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,12 +61,12 @@ func (t *tree) load() Snapshot {
 	return s
 }
 
-// expect loads and compares the keys of groups and the faults, each as
+// expect loads and compares the places of groups and the faults, each as
 // "file: part of the message".
-func (t *tree) expect(keys []string, faults ...string) Snapshot {
+func (t *tree) expect(places []string, faults ...string) Snapshot {
 	t.Helper()
 	s := t.load()
-	require.Equal(t, keys, keysOf(s.Groups), "errors: %v", s.Errors)
+	require.Equal(t, places, placesOf(s.Groups), "errors: %v", s.Errors)
 	require.Len(t, s.Errors, len(faults), "%v", s.Errors)
 	for i, want := range faults {
 		file, message, _ := strings.Cut(want, ": ")
@@ -76,12 +77,14 @@ func (t *tree) expect(keys []string, faults ...string) Snapshot {
 	return s
 }
 
-func keysOf(groups []rule.Group) []string {
-	keys := []string{}
+// placesOf names groups by where they are defined, as FILE/GROUP.
+func placesOf(groups []rule.Group) []string {
+	places := []string{}
 	for _, g := range groups {
-		keys = append(keys, g.Key)
+		places = append(places, strings.TrimSuffix(g.File, filepath.Ext(g.File))+"/"+g.Name)
 	}
-	return keys
+	slices.Sort(places)
+	return places
 }
 
 func TestDirectoriesAreReadAtAnyDepthWithoutHiddenAndForeignFiles(t *testing.T) {
@@ -93,7 +96,7 @@ func TestDirectoriesAreReadAtAnyDepthWithoutHiddenAndForeignFiles(t *testing.T) 
 	tr.writeText("README.md", "no rules")
 	tr.writeText(".hidden.yml", "no rules")
 	tr.writeText(".git/x.yml", "no rules")
-	s := tr.expect([]string{"file/a/b/c/g", "file/b/g", "file/d/g"})
+	s := tr.expect([]string{"a/b/c/g", "b/g", "d/g"})
 	require.Equal(t, uint64(1), s.Generation)
 	require.Equal(t, 3, s.Files)
 	require.Equal(t, "a/b/c.yaml", s.Groups[0].File)
@@ -105,11 +108,11 @@ func TestABadFileKeepsItsLastGoodVersionWhileOthersUpdate(t *testing.T) {
 	tr.write("a.yml", "one")
 	tr.write("b.yml", "one")
 	tr.writeText("never.yml", "groups: 5")
-	first := tr.expect([]string{"file/a/one", "file/b/one"}, "never.yml: a list is needed")
+	first := tr.expect([]string{"a/one", "b/one"}, "never.yml: a list is needed")
 
 	tr.writeText("a.yml", "groups: [")
 	tr.write("b.yml", "two")
-	second := tr.expect([]string{"file/a/one", "file/b/two"}, "a.yml: syntax", "never.yml: a list is needed")
+	second := tr.expect([]string{"a/one", "b/two"}, "a.yml: syntax", "never.yml: a list is needed")
 	require.Equal(t, first.Errors[0].Since, second.Errors[1].Since)
 
 	var fault *rule.Error
@@ -118,7 +121,7 @@ func TestABadFileKeepsItsLastGoodVersionWhileOthersUpdate(t *testing.T) {
 
 	tr.write("a.yml", "three")
 	tr.remove("never.yml")
-	tr.expect([]string{"file/a/three", "file/b/two"})
+	tr.expect([]string{"a/three", "b/two"})
 }
 
 func TestGenerationsCountChangesAndUnchangedFilesKeepTheirValues(t *testing.T) {
@@ -148,9 +151,9 @@ func TestADeletedFileTakesItsGroupsAlong(t *testing.T) {
 	tr := newTree(t, nil)
 	tr.write("a.yml", "one")
 	tr.write("sub/b.yml", "one")
-	tr.expect([]string{"file/a/one", "file/sub/b/one"})
+	tr.expect([]string{"a/one", "sub/b/one"})
 	tr.remove("sub")
-	tr.expect([]string{"file/a/one"})
+	tr.expect([]string{"a/one"})
 	tr.remove("a.yml")
 	tr.expect([]string{})
 }
@@ -161,7 +164,7 @@ func TestWhatVanishesWithoutBeingDeletedKeepsRunning(t *testing.T) {
 	tr.write("rules/a.yml", "one")
 	tr.write("elsewhere/linked.yml", "one")
 	require.NoError(t, os.Symlink("../elsewhere/linked.yml", tr.path("rules/link.yml")))
-	both := []string{"file/a/one", "file/link/one"}
+	both := []string{"a/one", "link/one"}
 	tr.expect(both)
 
 	tr.remove("elsewhere")
@@ -170,7 +173,7 @@ func TestWhatVanishesWithoutBeingDeletedKeepsRunning(t *testing.T) {
 	tr.expect(both, "rules: no such file")
 	require.NoError(t, os.Rename(tr.path("away"), tr.path("rules")))
 	tr.remove("rules/link.yml")
-	tr.expect([]string{"file/a/one"})
+	tr.expect([]string{"a/one"})
 }
 
 func TestAFileThatIsAPathItselfKeepsRunningWhenItIsGone(t *testing.T) {
@@ -179,12 +182,12 @@ func TestAFileThatIsAPathItselfKeepsRunningWhenItIsGone(t *testing.T) {
 	_, err := tr.loader.Load(t.Context())
 	require.ErrorIs(t, err, os.ErrNotExist)
 	tr.write("a.yml", "one")
-	tr.expect([]string{"file/a/one"})
+	tr.expect([]string{"a/one"})
 	tr.remove("a.yml")
-	tr.expect([]string{"file/a/one"}, "a.yml: no such file")
+	tr.expect([]string{"a/one"}, "a.yml: no such file")
 	require.NoError(t, os.Mkdir(tr.path("a.yml"), 0o755))
 	tr.write("a.yml/b.yml", "two")
-	tr.expect([]string{"file/b/two"})
+	tr.expect([]string{"b/two"})
 }
 
 func TestPathsThatCannotBeReadAreErrorsAtTheStart(t *testing.T) {
@@ -218,7 +221,7 @@ func TestPatternsSelectFilesAndDirectories(t *testing.T) {
 	tr.write("all/b.yml", "g")
 	tr.write("all/c.yml", "g")
 	tr.write("all/.a.yml", "g")
-	tr.expect([]string{"file/a/deep/x/g", "file/b/g", "file/team-a/x/g"})
+	tr.expect([]string{"a/deep/x/g", "b/g", "team-a/x/g"})
 }
 
 // TestConfigMapMounts does what the kubelet does to a volume: files are links
@@ -230,7 +233,7 @@ func TestConfigMapMounts(t *testing.T) {
 	tr.write("..2026_01/a.yml", "one")
 	require.NoError(t, os.Symlink("..2026_01", tr.path("..data")))
 	require.NoError(t, os.Symlink("..data/a.yml", tr.path("a.yml")))
-	s := tr.expect([]string{"file/a/one"})
+	s := tr.expect([]string{"a/one"})
 	require.Equal(t, "a.yml", s.Groups[0].File)
 
 	tr.write("..2026_02/a.yml", "two")
@@ -239,7 +242,7 @@ func TestConfigMapMounts(t *testing.T) {
 	require.NoError(t, os.Rename(tr.path("..data_tmp"), tr.path("..data")))
 	require.NoError(t, os.Symlink("..data/b.yml", tr.path("b.yml")))
 	tr.remove("..2026_01")
-	tr.expect([]string{"file/a/two", "file/b/two"})
+	tr.expect([]string{"a/two", "b/two"})
 }
 
 func TestAFileReachedByTwoWaysIsReadOnce(t *testing.T) {
@@ -260,29 +263,54 @@ func (t *tree) manifest(name string, groups ...string) {
 	t.writeText(name, content+"]}}")
 }
 
+func TestAGroupStaysTheSameWhereverItsFileMoves(t *testing.T) {
+	t.Parallel()
+	tr := newTree(t, nil)
+	key := func() string {
+		s := tr.load()
+		require.Empty(t, s.Errors)
+		require.NotEmpty(t, s.Groups)
+		return s.Groups[0].Key
+	}
+	tr.write("a.yml", "cpu")
+	was := key()
+	require.NoError(t, os.Mkdir(tr.path("team"), 0o755))
+	require.NoError(t, os.Rename(tr.path("a.yml"), tr.path("team/b.yaml")))
+	require.Equal(t, was, key(), "a renamed file")
+	tr.write("c.yml", "cpu", "zoom")
+	tr.remove("team")
+	require.Equal(t, was, key(), "a group that moved to another file")
+	tr.write("d.yml", "cpu")
+	s := tr.load()
+	require.Equal(t, "file/c/cpu", s.Groups[0].Key, "two files with groups of one name")
+	require.Equal(t, "file/d/cpu", s.Groups[1].Key)
+	tr.remove("d.yml")
+	require.Equal(t, was, key())
+}
+
 func TestGroupsOfTwoFilesDoNotCollide(t *testing.T) {
 	t.Parallel()
 	tr := newTree(t, nil)
 	manifest := tr.manifest
 	manifest("a.yml", "one")
 	manifest("b.yml", "one")
-	s := tr.expect([]string{"globalrules/n/one"}, "b.yml: is defined in "+tr.path("a.yml")+" and in "+tr.path("b.yml"))
+	s := tr.expect([]string{"a/one"}, "b.yml: is defined in "+tr.path("a.yml")+" and in "+tr.path("b.yml"))
 	require.Equal(t, "a.yml", s.Groups[0].File, "the first path wins")
 
 	manifest("b.yml", "two")
-	tr.expect([]string{"globalrules/n/one", "globalrules/n/two"})
+	tr.expect([]string{"a/one", "b/two"})
 	manifest("a.yml", "two")
-	tr.expect([]string{"globalrules/n/one", "globalrules/n/two"}, "a.yml: is defined in")
+	tr.expect([]string{"a/one", "b/two"}, "a.yml: is defined in")
 
 	manifest("b.yml", "one")
-	s = tr.expect([]string{"globalrules/n/one", "globalrules/n/two"})
+	s = tr.expect([]string{"a/two", "b/one"})
 	require.Equal(t, "b.yml", s.Groups[0].File, "they changed places")
 
 	manifest("c.yml", "three")
 	tr.load()
 	manifest("a.yml", "one")
 	manifest("b.yml", "three")
-	tr.expect([]string{"globalrules/n/one", "globalrules/n/three", "globalrules/n/two"}, "a.yml: is defined in", "b.yml: is defined in")
+	tr.expect([]string{"a/two", "b/one", "c/three"}, "a.yml: is defined in", "b.yml: is defined in")
 }
 
 // TestQuickEveryFileRunsAsItIsOrAsItWas edits files at random, good and bad and
@@ -330,20 +358,20 @@ func TestBoundsHaveNames(t *testing.T) {
 		t.Parallel()
 		tr := newTree(t, func(c *Config) { c.MaxFileBytes = 100 })
 		tr.write("a.yml", "g")
-		tr.expect([]string{"file/a/g"})
+		tr.expect([]string{"a/g"})
 		tr.write("a.yml", "g", "h", "i")
-		tr.expect([]string{"file/a/g"}, "a.yml: more than max-file-bytes (100)")
+		tr.expect([]string{"a/g"}, "a.yml: more than max-file-bytes (100)")
 	})
 	t.Run("there are too many rules", func(t *testing.T) {
 		t.Parallel()
 		tr := newTree(t, func(c *Config) { c.MaxRules = 3 })
 		tr.write("a.yml", "g", "h")
 		tr.write("b.yml", "g")
-		tr.expect([]string{"file/a/g", "file/a/h", "file/b/g"})
+		tr.expect([]string{"a/g", "a/h", "b/g"})
 		tr.write("b.yml", "g", "h")
-		tr.expect([]string{"file/a/g", "file/a/h", "file/b/g"}, "b.yml: beyond max-rules (3)")
+		tr.expect([]string{"a/g", "a/h", "b/g"}, "b.yml: beyond max-rules (3)")
 		tr.write("a.yml", "g")
-		tr.expect([]string{"file/a/g", "file/b/g", "file/b/h"})
+		tr.expect([]string{"a/g", "b/g", "b/h"})
 	})
 	t.Run("there are too many files", func(t *testing.T) {
 		t.Parallel()
@@ -353,7 +381,7 @@ func TestBoundsHaveNames(t *testing.T) {
 		tr.load()
 		tr.write("aa.yml", "g")
 		s := tr.load()
-		require.Equal(t, []string{"file/a/g", "file/b/g"}, keysOf(s.Groups))
+		require.Equal(t, []string{"a/g", "b/g"}, placesOf(s.Groups))
 		require.ErrorContains(t, s.Errors[0].Err, "more than max-files (2)")
 
 		fresh := newTree(t, func(c *Config) { c.Paths, c.MaxFiles = []string{tr.dir}, 2 })

@@ -34,7 +34,7 @@ func await(t *tree, snapshots <-chan Snapshot, keys ...string) {
 	for {
 		select {
 		case s := <-snapshots:
-			if slices.Equal(keys, keysOf(s.Groups)) {
+			if slices.Equal(keys, placesOf(s.Groups)) {
 				return
 			}
 		case <-deadline:
@@ -50,15 +50,15 @@ func TestChangesAreNoticed(t *testing.T) {
 	tr := newTree(t, func(c *Config) { c.PollInterval, c.Debounce = time.Hour, time.Millisecond })
 	tr.write("a.yml", "one")
 	snapshots := tr.start(tr.loader.Run)
-	await(tr, snapshots, "file/a/one")
+	await(tr, snapshots, "a/one")
 	tr.write("a.yml", "two")
-	await(tr, snapshots, "file/a/two")
+	await(tr, snapshots, "a/two")
 	tr.write("new/sub/b.yml", "one")
-	await(tr, snapshots, "file/a/two", "file/new/sub/b/one")
+	await(tr, snapshots, "a/two", "new/sub/b/one")
 	tr.write("new/sub/b.yml", "two")
-	await(tr, snapshots, "file/a/two", "file/new/sub/b/two")
+	await(tr, snapshots, "a/two", "new/sub/b/two")
 	tr.remove("new")
-	await(tr, snapshots, "file/a/two")
+	await(tr, snapshots, "a/two")
 }
 
 func TestASwappedConfigMapIsNoticed(t *testing.T) {
@@ -68,11 +68,11 @@ func TestASwappedConfigMapIsNoticed(t *testing.T) {
 	require.NoError(t, os.Symlink("..1", tr.path("..data")))
 	require.NoError(t, os.Symlink("..data/a.yml", tr.path("a.yml")))
 	snapshots := tr.start(tr.loader.Run)
-	await(tr, snapshots, "file/a/one")
+	await(tr, snapshots, "a/one")
 	tr.write("..2/a.yml", "two")
 	require.NoError(t, os.Symlink("..2", tr.path("..tmp")))
 	require.NoError(t, os.Rename(tr.path("..tmp"), tr.path("..data")))
-	await(tr, snapshots, "file/a/two")
+	await(tr, snapshots, "a/two")
 }
 
 func TestASingleFileThatIsReplacedIsNoticed(t *testing.T) {
@@ -83,10 +83,10 @@ func TestASingleFileThatIsReplacedIsNoticed(t *testing.T) {
 	})
 	tr.write("a.yml", "one")
 	snapshots := tr.start(tr.loader.Run)
-	await(tr, snapshots, "file/a/one")
+	await(tr, snapshots, "a/one")
 	tr.write("b.yml", "two")
 	require.NoError(t, os.Rename(tr.path("b.yml"), tr.path("a.yml")))
-	await(tr, snapshots, "file/a/two")
+	await(tr, snapshots, "a/two")
 }
 
 func TestRunFailsIfItsPathsCannotBeRead(t *testing.T) {
@@ -116,7 +116,7 @@ func TestPollingSeesChangesAndDeliversNothingWithoutOne(t *testing.T) {
 		require.Empty(t, snapshots)
 		<-time.After(2 * time.Second)
 		synctest.Wait()
-		require.Equal(t, []string{"file/a/two"}, keysOf((<-snapshots).Groups))
+		require.Equal(t, []string{"a/two"}, placesOf((<-snapshots).Groups))
 		<-time.After(10 * time.Minute)
 		require.Empty(t, snapshots)
 	})
