@@ -47,13 +47,37 @@ type BackendConfig struct {
 	// URL is the base of the Prometheus API, without /api/v1. It serves
 	// queries unless GRPC is set, and always remote read and label names. Its
 	// query parameters are sent with every query; VictoriaMetrics needs
-	// nocache=1 and Thanos partial_response=false there. VictoriaMetrics runs
-	// fragments as MetricsQL, whose rollups differ from PromQL's, and has no
+	// nocache=1 there, and a Thanos querier without a thanos section
+	// partial_response=false. VictoriaMetrics runs fragments as MetricsQL, whose rollups differ from PromQL's, and has no
 	// remote read: what has to be evaluated from raw series fails there.
 	URL              config.URL              `yaml:"url"`
 	HTTPClientConfig config.HTTPClientConfig `yaml:"http_client_config,omitempty"`
 	// GRPC makes queries use the native pushdown protocol.
 	GRPC *GRPCConfig `yaml:"grpc,omitempty"`
+	// Thanos makes queries, and raw series, use the gRPC APIs of a Thanos
+	// querier. URL is that of its HTTP API.
+	Thanos *ThanosConfig `yaml:"thanos,omitempty"`
+	// RemoteWrite says where recorded series go, if it is not api/v1/write
+	// below URL.
+	RemoteWrite *RemoteWriteConfig `yaml:"remote_write,omitempty"`
+}
+
+// ThanosConfig describes the gRPC server of a Thanos querier.
+type ThanosConfig struct {
+	// Address is "host:port".
+	Address string `yaml:"address"`
+	// TLSConfig makes connections use TLS, with a client certificate if it
+	// names one. Credentials and headers are those of HTTPClientConfig.
+	TLSConfig *config.TLSConfig `yaml:"tls_config,omitempty"`
+}
+
+// RemoteWriteConfig is where a backend takes remote write.
+type RemoteWriteConfig struct {
+	// URL is the whole URL, as that of a Thanos receiver or of Mimir's push
+	// API.
+	URL config.URL `yaml:"url"`
+	// HTTPClientConfig is that of the backend unless it is set.
+	HTTPClientConfig *config.HTTPClientConfig `yaml:"http_client_config,omitempty"`
 }
 
 // GRPCConfig describes the endpoint of the native pushdown protocol.
@@ -119,7 +143,7 @@ func (c Config) Validate() error {
 }
 
 func (b BackendConfig) validate() error {
-	errs := []error{b.validateURL(), b.HTTPClientConfig.Validate()}
+	errs := []error{validateURL("url", b.URL), b.HTTPClientConfig.Validate()}
 	for name := range b.PartitionLabels {
 		if !model.UTF8Validation.IsValidLabelName(name) {
 			errs = append(errs, fmt.Errorf("partition label %q is not a label name", name))
@@ -131,19 +155,57 @@ func (b BackendConfig) validate() error {
 			errs = append(errs, errors.New("a backend that speaks the pushdown protocol carries its partition labels: it cannot be virtual"))
 		}
 	}
+	if b.Thanos != nil {
+		errs = append(errs, b.Thanos.validate())
+		if b.GRPC != nil {
+			errs = append(errs, errors.New("grpc and thanos exclude each other"))
+		}
+	}
+	if b.RemoteWrite != nil {
+		errs = append(errs, b.RemoteWrite.validate())
+	}
 	return errors.Join(errs...)
 }
 
-func (b BackendConfig) validateURL() error {
+// SetDirectory makes relative file names relative to dir.
+func (b *BackendConfig) SetDirectory(dir string) {
+	b.HTTPClientConfig.SetDirectory(dir)
+	if b.Thanos != nil && b.Thanos.TLSConfig != nil {
+		b.Thanos.TLSConfig.SetDirectory(dir)
+	}
+	if b.RemoteWrite != nil && b.RemoteWrite.HTTPClientConfig != nil {
+		b.RemoteWrite.HTTPClientConfig.SetDirectory(dir)
+	}
+}
+
+func validateURL(what string, u config.URL) error {
 	switch {
-	case b.URL.URL == nil:
-		return errors.New("url is missing")
-	case b.URL.Scheme != "http" && b.URL.Scheme != "https" || b.URL.Host == "":
-		return fmt.Errorf("url %q is not an http or https URL", b.URL.Redacted())
-	case b.URL.User != nil:
-		return errors.New("url holds a user name or password: use http_client_config.basic_auth")
+	case u.URL == nil:
+		return fmt.Errorf("%s is missing", what)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return fmt.Errorf("%s %q is not an http or https URL", what, u.Redacted())
+	case u.User != nil:
+		return fmt.Errorf("%s holds a user name or password: use http_client_config.basic_auth", what)
 	}
 	return nil
+}
+
+func (t ThanosConfig) validate() error {
+	if _, _, err := net.SplitHostPort(t.Address); err != nil {
+		return fmt.Errorf("thanos address %q is not host:port: %w", t.Address, err)
+	}
+	if t.TLSConfig == nil {
+		return nil
+	}
+	return t.TLSConfig.Validate()
+}
+
+func (w RemoteWriteConfig) validate() error {
+	err := validateURL("remote_write url", w.URL)
+	if w.HTTPClientConfig != nil {
+		err = errors.Join(err, w.HTTPClientConfig.Validate())
+	}
+	return err
 }
 
 func (g GRPCConfig) validate() error {

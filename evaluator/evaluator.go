@@ -62,15 +62,13 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 	}
 	readers := make([]*remote.Reader, len(cfg.Backends))
 	for i, b := range cfg.Backends {
-		client, err := newClient(cfg, b)
+		l, err := newLink(cfg, b)
 		if err != nil {
 			return nil, fmt.Errorf("backend %q: %w", b.Name, err)
 		}
-		guard := remote.NewGuard(b.Name, client.Probe, logger)
-		e.clients = append(e.clients, remote.NewGuarded(client, guard))
-		if readers[i], err = remote.NewReader(readConfig(cfg, i), guard); err != nil {
-			return nil, err
-		}
+		guard := remote.NewGuard(b.Name, l.client.Probe, logger)
+		e.clients = append(e.clients, remote.NewGuarded(l.client, guard))
+		readers[i] = remote.NewReader(e.backends[i], l.series, l.api, guard)
 	}
 	e.raw = remote.NewRaw(readers)
 	return e, nil
@@ -88,38 +86,6 @@ func newLocalEngine(cfg Config, logger *slog.Logger, reg prometheus.Registerer) 
 		EnableNegativeOffset:     true,
 		FeatureRegistry:          features.NewRegistry(),
 	})
-}
-
-func newClient(cfg Config, b BackendConfig) (remote.Client, error) {
-	if b.GRPC == nil {
-		return remote.NewHTTP(httpConfig(cfg, b))
-	}
-	return remote.NewNative(remote.NativeConfig{
-		Address:          b.GRPC.Address,
-		Transport:        b.GRPC.TLS,
-		Compress:         b.GRPC.Compress,
-		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
-		MaxResponseBytes: cfg.MaxResponseBytes,
-	})
-}
-
-func httpConfig(cfg Config, b BackendConfig) remote.HTTPConfig {
-	return remote.HTTPConfig{
-		Name:             b.Name,
-		URL:              b.URL.URL,
-		Client:           b.HTTPClientConfig,
-		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
-		MaxResponseBytes: cfg.MaxResponseBytes,
-	}
-}
-
-func readConfig(cfg Config, i int) remote.ReadConfig {
-	return remote.ReadConfig{
-		Backend:   cfg.backends()[i],
-		HTTP:      httpConfig(cfg, cfg.Backends[i]),
-		Timeout:   time.Duration(cfg.Timeout),
-		MaxSeries: cfg.MaxSamples,
-	}
 }
 
 // Run keeps connections until ctx ends, then closes them.

@@ -22,7 +22,7 @@ type assembly struct {
 	stream    *stream
 	fragments []plan.Fragment
 	parts     []part
-	bytes     int64
+	budget
 }
 
 // part is the answer to one fragment so far.
@@ -37,8 +37,18 @@ type part struct {
 	nSamples int
 }
 
+// budget is what an answer may still hold.
+type budget struct{ limit, bytes int64 }
+
+func (b *budget) spend(msg proto.Message) error {
+	if b.bytes += int64(proto.Size(msg)); b.bytes > b.limit {
+		return errorf(KindLimit, "the answer is larger than max_response_bytes (%d): aggregate more or raise the limit", b.limit)
+	}
+	return nil
+}
+
 func newAssembly(s *stream, fragments []plan.Fragment) *assembly {
-	return &assembly{stream: s, fragments: fragments, parts: make([]part, len(fragments))}
+	return &assembly{stream: s, fragments: fragments, parts: make([]part, len(fragments)), budget: budget{limit: s.limit}}
 }
 
 // add takes in one message.
@@ -46,8 +56,8 @@ func (a *assembly) add(batch uint64, msg *pushdownv1.BatchResponse) error {
 	if msg.GetBatchId() != batch {
 		return errorf(KindBackend, "an answer to batch %d instead of %d", msg.GetBatchId(), batch)
 	}
-	if a.bytes += int64(proto.Size(msg)); a.bytes > a.stream.limit {
-		return errorf(KindLimit, "the answer to the batch is larger than max_response_bytes (%d): aggregate more or raise the limit", a.stream.limit)
+	if err := a.spend(msg); err != nil {
+		return err
 	}
 	if err := a.stream.learn(msg); err != nil {
 		return err
@@ -199,9 +209,9 @@ func (r *rows) at(i int) (set uint32, t int64, f float64, h *histogram.FloatHist
 		t = times[i]
 	}
 	if next := r.result.GetHistogramRows(); r.histograms < len(next) && int(next[r.histograms]) == i {
-		h, err = decodeHistogram(r.result.GetHistograms()[r.histograms])
+		p, err := decodeHistogram(r.result.GetHistograms()[r.histograms])
 		r.histograms++
-		return set, t, 0, h, err
+		return set, t, 0, p.H, err
 	}
 	if r.floats >= len(r.result.GetValues()) {
 		return 0, 0, 0, nil, fmt.Errorf("sample %d has no value", i)
@@ -211,16 +221,16 @@ func (r *rows) at(i int) (set uint32, t int64, f float64, h *histogram.FloatHist
 	return set, t, f, nil, nil
 }
 
-func decodeHistogram(b []byte) (*histogram.FloatHistogram, error) {
+func decodeHistogram(b []byte) (promql.HPoint, error) {
 	var h prompb.Histogram
 	if err := h.Unmarshal(b); err != nil {
-		return nil, fmt.Errorf("decode a native histogram: %w", err)
+		return promql.HPoint{}, fmt.Errorf("decode a native histogram: %w", err)
 	}
 	fh := h.ToFloatHistogram()
 	if err := validLayout(*fh); err != nil {
-		return nil, fmt.Errorf("a native histogram is invalid: %w", err)
+		return promql.HPoint{}, fmt.Errorf("a native histogram is invalid: %w", err)
 	}
-	return fh, nil
+	return promql.HPoint{T: h.GetTimestamp(), H: fh}, nil
 }
 
 // validLayout checks what later arithmetic relies on. The counts may well be

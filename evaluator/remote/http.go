@@ -9,8 +9,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/common/config"
@@ -39,9 +37,9 @@ type HTTPConfig struct {
 
 // HTTP asks a backend over the Prometheus HTTP API, one request a fragment.
 type HTTP struct {
-	cfg     HTTPConfig
-	client  *http.Client
-	permits chan struct{}
+	cfg      HTTPConfig
+	client   *http.Client
+	requests pool
 }
 
 var _ Client = (*HTTP)(nil)
@@ -52,33 +50,12 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make HTTP client of backend %q: %w", cfg.Name, err)
 	}
-	return &HTTP{cfg: cfg, client: client, permits: make(chan struct{}, cfg.MaxConcurrent)}, nil
+	return &HTTP{cfg: cfg, client: client, requests: make(pool, cfg.MaxConcurrent)}, nil
 }
 
 // Execute implements Client.
 func (h *HTTP) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {
-	results := make([]Result, len(fragments))
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(len(fragments), h.cfg.MaxConcurrent) {
-		workers.Go(func() {
-			for i := next.Add(1); i <= int64(len(fragments)); i = next.Add(1) {
-				results[i-1] = h.fragment(ctx, fragments[i-1], opts)
-			}
-		})
-	}
-	workers.Wait()
-	return results
-}
-
-func (h *HTTP) fragment(ctx context.Context, f plan.Fragment, opts Options) Result {
-	select {
-	case h.permits <- struct{}{}:
-		defer func() { <-h.permits }()
-	case <-ctx.Done():
-		return Result{Err: contextError(ctx)}
-	}
-	return h.query(ctx, f, opts)
+	return h.requests.each(ctx, len(fragments), func(i int) Result { return h.query(ctx, fragments[i], opts) })
 }
 
 func (h *HTTP) query(ctx context.Context, f plan.Fragment, opts Options) Result {

@@ -44,8 +44,11 @@ func apiKind(status int, e apiError) Kind {
 	case "internal":
 		return KindInternal
 	case "bad_data", "execution":
-		if isLimit(e.Error) {
+		switch {
+		case isLimit(e.Error):
 			return KindLimit
+		case fromStore(e.Error):
+			return KindBackend
 		}
 		return KindUser
 	case "too_many_requests":
@@ -70,6 +73,10 @@ func isLimit(text string) bool {
 	}
 	return false
 }
+
+// fromStore recognises what Thanos says if a store behind it is away: it has
+// the error type of a mistake, too.
+func fromStore(text string) bool { return strings.Contains(text, "rpc error") }
 
 func statusKind(status int) Kind {
 	switch status {

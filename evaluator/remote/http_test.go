@@ -77,41 +77,43 @@ func TestHTTPFailuresHaveAKind(t *testing.T) {
 		kind     Kind
 		text     string
 	}{
-		"a page of a proxy":                 {502, "<html>\n bad   gateway", instant, KindBackend, "502 Bad Gateway: <html> bad gateway"},
-		"missing credentials":               {401, "", instant, KindBackend, "401"},
-		"a wrong path":                      {404, "404 page not found", instant, KindBackend, "404"},
-		"too many requests":                 {429, "slow down", instant, KindLimit, "slow down"},
-		"a parse error":                     {400, failure("bad_data", "1:1: parse error"), instant, KindUser, "1:1: parse error"},
-		"a many-to-many match":              {422, failure("execution", "many-to-many"), instant, KindUser, "many-to-many"},
-		"too many samples":                  {422, failure("execution", "query processing would load too many samples into memory"), instant, KindLimit, "too many samples"},
-		"too many steps":                    {400, failure("bad_data", "exceeded maximum resolution of 11,000 points"), overtime, KindLimit, "exceeded"},
-		"a limit of Mimir":                  {422, failure("execution", "the query (err-mimir-max-series-per-query)"), instant, KindLimit, "err-mimir"},
-		"an error of VictoriaMetrics":       {422, failure("422", "cannot parse"), instant, KindUser, "cannot parse"},
-		"a timeout there":                   {503, failure("timeout", "timed out"), instant, KindTimeout, "timed out"},
-		"a cancellation there":              {503, failure("canceled", "canceled"), instant, KindBackend, "canceled"},
-		"an internal error":                 {500, failure("internal", "storage"), instant, KindInternal, "storage"},
-		"a server that starts":              {503, "Service Unavailable", instant, KindBackend, "503"},
-		"garbage":                           {200, "hello", instant, KindBackend, "not JSON of the Prometheus API"},
-		"an empty body":                     {200, "", instant, KindBackend, "not JSON"},
-		"half an answer":                    {200, vectorOf("[]")[:30], instant, KindBackend, "not JSON"},
-		"an answer and more":                {200, vectorOf("[]") + "{}", instant, KindBackend, "more after the end"},
-		"a failure that claims success":     {200, failure("internal", "x"), instant, KindBackend, `status "error"`},
-		"a partial answer":                  {200, `{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}`, instant, KindBackend, "partial"},
-		"a null result":                     {200, vectorOf("null"), instant, KindBackend, "null"},
-		"a sample without value":            {200, vectorOf(`[{"metric":{}}]`), instant, KindBackend, "no value"},
-		"a value that is no number":         {200, vectorOf(`[{"metric":{},"value":[1600000000.123,"x"]}]`), instant, KindBackend, "not a sample value"},
-		"a bare value":                      {200, vectorOf(`[{"metric":{},"value":[1600000000.123,1]}]`), instant, KindBackend, "not a sample value"},
-		"a time that is no number":          {200, vectorOf(`[{"metric":{},"value":["x","1"]}]`), instant, KindBackend, "not a time"},
-		"a sample of another time":          {200, vectorOf(`[{"metric":{},"value":[1600000000.124,"1"]}]`), instant, KindBackend, "asked for"},
-		"an unknown result type":            {200, `{"status":"success","data":{"resultType":"streams","result":[]}}`, instant, KindBackend, "streams"},
-		"a vector for a range":              {200, vectorOf("[]"), overtime, KindBackend, `result type "vector" of a range query`},
-		"a sample off the grid":             {200, matrixOf(`[[1.5,"1"]]`), overtime, KindBackend, "where none can be"},
-		"a sample after the end":            {200, matrixOf(`[[4,"1"]]`), overtime, KindBackend, "where none can be"},
-		"samples out of order":              {200, matrixOf(`[[2,"1"],[1,"1"]]`), overtime, KindBackend, "where none can be"},
-		"a native histogram":                {200, vectorOf(`[{"metric":{},"histogram":[1600000000.123,{}]}]`), instant, KindBackend, "native histogram"},
-		"native histograms":                 {200, `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{}]]}]}}`, overtime, KindBackend, "native histogram"},
-		"an answer that is too large":       {200, vectorOf("[]") + strings.Repeat(" ", 3000), instant, KindLimit, "max_response_bytes (2000)"},
-		"an error page that is very large ": {500, strings.Repeat("x", 3000), instant, KindLimit, "max_response_bytes"},
+		"a page of a proxy":                     {502, "<html>\n bad   gateway", instant, KindBackend, "502 Bad Gateway: <html> bad gateway"},
+		"missing credentials":                   {401, "", instant, KindBackend, "401"},
+		"a wrong path":                          {404, "404 page not found", instant, KindBackend, "404"},
+		"too many requests":                     {429, "slow down", instant, KindLimit, "slow down"},
+		"a parse error":                         {400, failure("bad_data", "1:1: parse error"), instant, KindUser, "1:1: parse error"},
+		"a many-to-many match":                  {422, failure("execution", "many-to-many"), instant, KindUser, "many-to-many"},
+		"too many samples":                      {422, failure("execution", "query processing would load too many samples into memory"), instant, KindLimit, "too many samples"},
+		"too many steps":                        {400, failure("bad_data", "exceeded maximum resolution of 11,000 points"), overtime, KindLimit, "exceeded"},
+		"a store that is away":                  {422, failure("execution", "proxy Series(): rpc error: code = Unavailable"), instant, KindBackend, "proxy Series"},
+		"a limit of Mimir":                      {422, failure("execution", "the query (err-mimir-max-series-per-query)"), instant, KindLimit, "err-mimir"},
+		"an error of VictoriaMetrics":           {422, failure("422", "cannot parse"), instant, KindUser, "cannot parse"},
+		"a timeout there":                       {503, failure("timeout", "timed out"), instant, KindTimeout, "timed out"},
+		"a cancellation there":                  {503, failure("canceled", "canceled"), instant, KindBackend, "canceled"},
+		"an internal error":                     {500, failure("internal", "storage"), instant, KindInternal, "storage"},
+		"a server that starts":                  {503, "Service Unavailable", instant, KindBackend, "503"},
+		"garbage":                               {200, "hello", instant, KindBackend, "not JSON of the Prometheus API"},
+		"an empty body":                         {200, "", instant, KindBackend, "not JSON"},
+		"half an answer":                        {200, vectorOf("[]")[:30], instant, KindBackend, "not JSON"},
+		"an answer and more":                    {200, vectorOf("[]") + "{}", instant, KindBackend, "more after the end"},
+		"a failure that claims success":         {200, failure("internal", "x"), instant, KindBackend, `status "error"`},
+		"a partial answer":                      {200, `{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}`, instant, KindBackend, "partial"},
+		"a warning that is not about the query": {200, `{"status":"success","warnings":["PromQL warning: w","no store matched"],"data":{"resultType":"vector","result":[]}}`, instant, KindBackend, "may be partial: no store matched"},
+		"a null result":                         {200, vectorOf("null"), instant, KindBackend, "null"},
+		"a sample without value":                {200, vectorOf(`[{"metric":{}}]`), instant, KindBackend, "no value"},
+		"a value that is no number":             {200, vectorOf(`[{"metric":{},"value":[1600000000.123,"x"]}]`), instant, KindBackend, "not a sample value"},
+		"a bare value":                          {200, vectorOf(`[{"metric":{},"value":[1600000000.123,1]}]`), instant, KindBackend, "not a sample value"},
+		"a time that is no number":              {200, vectorOf(`[{"metric":{},"value":["x","1"]}]`), instant, KindBackend, "not a time"},
+		"a sample of another time":              {200, vectorOf(`[{"metric":{},"value":[1600000000.124,"1"]}]`), instant, KindBackend, "asked for"},
+		"an unknown result type":                {200, `{"status":"success","data":{"resultType":"streams","result":[]}}`, instant, KindBackend, "streams"},
+		"a vector for a range":                  {200, vectorOf("[]"), overtime, KindBackend, `result type "vector" of a range query`},
+		"a sample off the grid":                 {200, matrixOf(`[[1.5,"1"]]`), overtime, KindBackend, "where none can be"},
+		"a sample after the end":                {200, matrixOf(`[[4,"1"]]`), overtime, KindBackend, "where none can be"},
+		"samples out of order":                  {200, matrixOf(`[[2,"1"],[1,"1"]]`), overtime, KindBackend, "where none can be"},
+		"a native histogram":                    {200, vectorOf(`[{"metric":{},"histogram":[1600000000.123,{}]}]`), instant, KindBackend, "native histogram"},
+		"native histograms":                     {200, `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{}]]}]}}`, overtime, KindBackend, "native histogram"},
+		"an answer that is too large":           {200, vectorOf("[]") + strings.Repeat(" ", 3000), instant, KindLimit, "max_response_bytes (2000)"},
+		"an error page that is very large ":     {500, strings.Repeat("x", 3000), instant, KindLimit, "max_response_bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -175,8 +177,9 @@ func TestHTTPErrorsDoNotShowTheURL(t *testing.T) {
 	t.Cleanup(denied.Close)
 	for _, base := range []string{s.URL, denied.URL} {
 		cfg := newHTTP(t, base+"/?token=secret").cfg
-		r, err := NewReader(ReadConfig{Backend: plan.Backend{Name: "b"}, HTTP: cfg, Timeout: time.Second, MaxSeries: 10}, NewGuard("b", func(context.Context) error { return nil }, slog.New(slog.DiscardHandler)))
+		read, err := NewChunkedRead(cfg, time.Second, 10)
 		require.NoError(t, err)
+		r := NewReader(plan.Backend{Name: "b"}, read, nil, NewGuard("b", func(context.Context) error { return nil }, slog.New(slog.DiscardHandler)))
 		q, err := NewRaw([]*Reader{r}).Querier(0, 1)
 		require.NoError(t, err)
 		set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "x"))
@@ -207,10 +210,10 @@ func TestHTTPDecodesEveryValue(t *testing.T) {
 
 func TestHTTPPassesAnnotationsOn(t *testing.T) {
 	t.Parallel()
-	r := execute(serve(t, 200, `{"status":"success","warnings":["PromQL warning: w","from the store"],"infos":["PromQL info: i"],"data":{"resultType":"vector","result":[]}}`), instant)
+	r := execute(serve(t, 200, `{"status":"success","warnings":["PromQL warning: w"],"infos":["PromQL info: i"],"data":{"resultType":"vector","result":[]}}`), instant)
 	require.NoError(t, r.Err)
 	warnings, infos := r.Warnings.AsStrings("", 0, 0)
-	require.ElementsMatch(t, []string{"PromQL warning: w", "from the store"}, warnings)
+	require.ElementsMatch(t, []string{"PromQL warning: w"}, warnings)
 	require.Equal(t, []string{"PromQL info: i"}, infos)
 	require.ErrorIs(t, r.Warnings["PromQL warning: w"], annotations.PromQLWarning)
 }

@@ -80,7 +80,9 @@ func decodeAnswer(body []byte, w plan.Window) Result {
 		return Result{Err: errorf(KindBackend, "the answer is partial: a part of the backend is away")}
 	}
 	var r Result
-	addAnnotations(&r.Warnings, a.Warnings)
+	if err := addRemarks(&r.Warnings, a.Warnings); err != nil {
+		return Result{Err: err}
+	}
 	addAnnotations(&r.Warnings, a.Infos)
 	value, err := a.value(w)
 	switch {

@@ -33,7 +33,7 @@ func (q *rawQuerier) gather(ctx context.Context, hints *storage.LabelHints, matc
 	lists := make([][]string, len(q.raw.readers))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, r := range q.raw.readers {
-		if r.cfg.Backend.Holds(matchers) {
+		if r.backend.Holds(matchers) {
 			group.Go(func() (err error) {
 				lists[i], err = ask(ctx, r)
 				return err
@@ -84,14 +84,14 @@ func (r *Reader) labelValues(ctx context.Context, name string, form url.Values) 
 func (r *Reader) strings(ctx context.Context, path string, form url.Values) ([]string, error) {
 	body, err := r.api.call(ctx, http.MethodGet, path, form)
 	if err != nil {
-		return nil, r.fault(ctx, err)
+		return nil, r.named(err)
 	}
 	var a struct {
 		Status string   `json:"status"`
 		Data   []string `json:"data"`
 	}
 	if err := json.Unmarshal(body, &a); err != nil || a.Status != "success" {
-		return nil, r.fault(ctx, errorf(KindBackend, "the answer of %s is not JSON of the Prometheus API: %s", path, excerpt(body)))
+		return nil, r.named(errorf(KindBackend, "the answer of %s is not JSON of the Prometheus API: %s", path, excerpt(body)))
 	}
 	return a.Data, nil
 }

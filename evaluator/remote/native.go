@@ -31,6 +31,12 @@ const (
 	pingInterval = 10 * time.Second
 )
 
+// connectParams make a backend that is back be noticed soon.
+var connectParams = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
+
 // NativeConfig describes a backend that speaks the pushdown protocol.
 type NativeConfig struct {
 	// Address is "host:port".
@@ -76,10 +82,7 @@ func NewNative(cfg NativeConfig) (*Native, error) {
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(call...),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingInterval}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
-			MinConnectTimeout: 5 * time.Second,
-		}),
+		grpc.WithConnectParams(connectParams),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("make gRPC client for %q: %w", cfg.Address, err)

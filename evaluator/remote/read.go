@@ -24,67 +24,102 @@ const readPath = "/api/v1/read"
 // frameBytes bounds one frame of a streamed answer to remote read.
 const frameBytes = 50 << 20
 
-// ReadConfig describes a backend that serves Prometheus' remote read.
-type ReadConfig struct {
-	Backend plan.Backend
-	// HTTP is how the backend's API is reached.
-	HTTP    HTTPConfig
-	Timeout time.Duration
-	// MaxSeries bounds the series of one selector.
-	MaxSeries int
+// SeriesSource serves stored series of one backend as they are stored.
+type SeriesSource interface {
+	// Series returns all series that match, complete between the bounds of
+	// hints. The error is an *Error.
+	Series(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error)
 }
 
-// Reader fetches raw series from one backend.
-type Reader struct {
-	cfg   ReadConfig
-	guard *Guard
-	api   *HTTP
-	data  storage.SampleAndChunkQueryable
-	// partition is what a virtual backend's series get.
-	partition labels.Labels
+// ChunkedRead fetches series over Prometheus' remote read, streamed in chunks.
+type ChunkedRead struct {
+	cfg  HTTPConfig
+	data storage.SampleAndChunkQueryable
+	// maxSeries bounds the series of one selector.
+	maxSeries int
 }
 
-// NewReader returns a reader behind the guard of its backend.
-func NewReader(cfg ReadConfig, guard *Guard) (*Reader, error) {
-	api, err := NewHTTP(cfg.HTTP)
-	if err != nil {
-		return nil, err
-	}
-	client, err := promremote.NewReadClient(cfg.Backend.Name, &promremote.ClientConfig{
-		URL:              &config.URL{URL: cfg.HTTP.URL.JoinPath(readPath)},
-		Timeout:          model.Duration(cfg.Timeout),
-		HTTPClientConfig: cfg.HTTP.Client,
+var _ SeriesSource = (*ChunkedRead)(nil)
+
+// NewChunkedRead returns a client. A call takes timeout at most, and may fetch
+// maxSeries series.
+func NewChunkedRead(cfg HTTPConfig, timeout time.Duration, maxSeries int) (*ChunkedRead, error) {
+	client, err := promremote.NewReadClient(cfg.Name, &promremote.ClientConfig{
+		URL:              &config.URL{URL: cfg.URL.JoinPath(readPath)},
+		Timeout:          model.Duration(timeout),
+		HTTPClientConfig: cfg.Client,
 		ChunkedReadLimit: frameBytes,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make remote read client of backend %q: %w", cfg.Backend.Name, err)
+		return nil, fmt.Errorf("make remote read client of backend %q: %w", cfg.Name, err)
 	}
-	r := &Reader{cfg: cfg, guard: guard, api: api, data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil)}
-	if cfg.Backend.Virtual {
-		r.partition = cfg.Backend.Partition.WithoutEmpty()
-	}
-	return r, nil
+	return &ChunkedRead{
+		cfg: cfg, maxSeries: maxSeries,
+		data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil),
+	}, nil
 }
 
-// fetch returns all series that match, complete, with their partition labels.
-func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error) {
+// Series implements SeriesSource.
+func (r *ChunkedRead) Series(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error) {
 	q, err := r.data.Querier(hints.Start, hints.End)
 	if err != nil {
 		return nil, r.fault(ctx, err)
 	}
 	defer q.Close()
-	set := q.Select(ctx, true, &hints, r.stored(matchers)...)
+	set := q.Select(ctx, true, &hints, matchers...)
 	var list []storage.Series
 	for set.Next() {
-		if len(list) == r.cfg.MaxSeries {
-			return nil, &Error{Kind: KindLimit, Backend: r.cfg.Backend.Name, Err: fmt.Errorf("a selector fetches more raw series than max_samples (%d) permits", r.cfg.MaxSeries)}
+		if len(list) == r.maxSeries {
+			return nil, errorf(KindLimit, "a selector fetches more raw series than max_samples (%d) permits", r.maxSeries)
 		}
-		list = append(list, r.relabelled(set.At()))
+		list = append(list, set.At())
 	}
 	if err := set.Err(); err != nil {
 		return nil, r.fault(ctx, err)
 	}
 	return list, nil
+}
+
+// fault gives an error its kind. The library's text shows the URL, whose
+// parameters may be secret.
+func (r *ChunkedRead) fault(ctx context.Context, err error) error {
+	text := strings.ReplaceAll(err.Error(), r.cfg.URL.JoinPath(readPath).String(), "")
+	e := transportError(ctx, fmt.Errorf("remote read: %s", text))
+	if e.Kind == KindBackend && isLimit(err.Error()) {
+		e.Kind = KindLimit
+	}
+	return e
+}
+
+// Reader fetches raw series and label names from one backend.
+type Reader struct {
+	backend plan.Backend
+	series  SeriesSource
+	api     *HTTP
+	guard   *Guard
+	// partition is what a virtual backend's series get.
+	partition labels.Labels
+}
+
+// NewReader returns a reader behind the guard of its backend.
+func NewReader(b plan.Backend, series SeriesSource, api *HTTP, guard *Guard) *Reader {
+	r := &Reader{backend: b, series: series, api: api, guard: guard}
+	if b.Virtual {
+		r.partition = b.Partition.WithoutEmpty()
+	}
+	return r
+}
+
+// fetch returns all series that match, complete, with their partition labels.
+func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) (list []storage.Series, err error) {
+	err = r.guard.Do(ctx, func(ctx context.Context) (err error) {
+		list, err = r.series.Series(ctx, hints, r.stored(matchers))
+		return err
+	})
+	for i, s := range list {
+		list[i] = r.relabelled(s)
+	}
+	return list, r.named(err)
 }
 
 // stored takes off the matchers that stored series cannot satisfy. The caller
@@ -93,25 +128,11 @@ func (r *Reader) stored(matchers []*labels.Matcher) []*labels.Matcher {
 	return slices.DeleteFunc(slices.Clone(matchers), func(m *labels.Matcher) bool { return r.partition.Has(m.Name) })
 }
 
-// fault gives an error of a call to the backend a kind and a name.
-func (r *Reader) fault(ctx context.Context, err error) error {
-	var e *Error
-	if !errors.As(err, &e) {
-		// The library's text shows the URL, whose parameters may be secret.
-		text := strings.ReplaceAll(err.Error(), r.cfg.HTTP.URL.JoinPath(readPath).String(), "")
-		e = transportError(ctx, fmt.Errorf("remote read: %s", text))
-		if e.Kind == KindBackend && isLimit(err.Error()) {
-			e.Kind = KindLimit
-		}
-	}
-	return &Error{Kind: e.Kind, Backend: r.cfg.Backend.Name, Err: e.Err}
-}
-
-// named says which backend an error of its guard is about.
+// named says which backend an error is about.
 func (r *Reader) named(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.Backend == "" {
-		return &Error{Kind: e.Kind, Backend: r.cfg.Backend.Name, Err: e.Err}
+		return &Error{Kind: e.Kind, Backend: r.backend.Name, Err: e.Err}
 	}
 	return err
 }
@@ -169,13 +190,10 @@ func (q *rawQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHi
 	lists := make([][]storage.Series, len(q.raw.readers))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, r := range q.raw.readers {
-		if r.cfg.Backend.Holds(matchers) {
-			group.Go(func() error {
-				err := r.guard.Do(ctx, func(ctx context.Context) (err error) {
-					lists[i], err = r.fetch(ctx, h, matchers)
-					return err
-				})
-				return r.named(err)
+		if r.backend.Holds(matchers) {
+			group.Go(func() (err error) {
+				lists[i], err = r.fetch(ctx, h, matchers)
+				return err
 			})
 		}
 	}

@@ -127,6 +127,25 @@ func (p passed) Error() string { return p.text }
 
 func (p passed) Unwrap() error { return p.kind }
 
+// remarkPrefix is how remarks of an engine about a query begin.
+const remarkPrefix = "PromQL "
+
+// addRemarks passes on what an engine remarks about a query. Any other warning
+// says that something was left out.
+func addRemarks(to *annotations.Annotations, texts []string) error {
+	for _, text := range texts {
+		if !strings.HasPrefix(text, remarkPrefix) {
+			return partial(text)
+		}
+	}
+	addAnnotations(to, texts)
+	return nil
+}
+
+func partial(warning string) error {
+	return errorf(KindBackend, "the answer may be partial: %s", excerpt([]byte(warning)))
+}
+
 // addAnnotations passes texts on with the kind that they begin with.
 func addAnnotations(to *annotations.Annotations, texts []string) {
 	for _, text := range texts {

@@ -122,7 +122,7 @@ func (c *Config) resolve(dir string) {
 		c.RuleFiles[i] = commonconfig.JoinDir(dir, f)
 	}
 	for i := range c.Backends {
-		c.Backends[i].HTTPClientConfig.SetDirectory(dir)
+		c.Backends[i].SetDirectory(dir)
 	}
 	for _, am := range c.Alerting.AlertmanagerConfigs {
 		am.SetDirectory(dir)
@@ -182,12 +182,12 @@ func (c *Config) Evaluator() evaluator.Config {
 	return ec
 }
 
-// destinations are the backends as places to write to: each takes remote
-// write beside its query API, as Prometheus does.
+// destinations are the backends as places to write to. One that does not say
+// where takes remote write beside its query API, as Prometheus does.
 func (c *Config) destinations() []write.Destination {
 	destinations := make([]write.Destination, len(c.Backends))
 	for i, b := range c.Backends {
-		destinations[i] = write.Destination{
+		d := write.Destination{
 			Name:             b.Name,
 			Partition:        labels.FromMap(b.PartitionLabels),
 			Virtual:          b.Virtual,
@@ -195,6 +195,13 @@ func (c *Config) destinations() []write.Destination {
 			Timeout:          time.Duration(c.Global.QueryTimeout),
 			HTTPClientConfig: b.HTTPClientConfig,
 		}
+		if w := b.RemoteWrite; w != nil {
+			d.URL = w.URL.String()
+			if w.HTTPClientConfig != nil {
+				d.HTTPClientConfig = *w.HTTPClientConfig
+			}
+		}
+		destinations[i] = d
 	}
 	return destinations
 }
