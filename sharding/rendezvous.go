@@ -18,12 +18,15 @@ func newCandidate(m Member) candidate {
 	return candidate{name: m.Name, zone: m.Zone, weight: m.Weight, hash: xxhash.Sum64String(m.Name)}
 }
 
-// scored is a candidate with its score for one key. Scores are positive, so
-// the zero value loses against every candidate.
+// scored is a candidate, by its index, with its score for one key. Scores are
+// positive, so a score of 0 loses against every candidate's.
 type scored struct {
-	candidate
+	index int
 	score float64
 }
+
+// nobody is no candidate.
+var nobody = scored{index: -1}
 
 // Owner returns the name of the ready member that evaluates the group with
 // the given key, and that of the one which keeps its checkpoints. The owner is
@@ -40,14 +43,22 @@ type scored struct {
 // member that comes takes keys only for itself, and one that goes gives up
 // only its own.
 //
-// The cost is linear in the number of ready members and allocates nothing.
-func (v View) Owner(key string) (owner, successor string) {
-	var best, second, outside scored
-	hash := xxhash.Sum64String(key)
-	for _, c := range v.candidates {
-		s := scored{c, v.score(c, hash)}
+// Groups that the view's Costs list as heavy are spread so that no member has
+// more than its share and a third, as far as that is possible.
+//
+// The cost is linear in the number of ready members and allocates nothing. Who
+// keeps the owners of many groups from view to view takes Change.
+func (v View) Owner(key string) (owner, successor string) { return v.names(v.place(Hash(key))) }
+
+func (v *View) place(group uint64) place {
+	if p, ok := v.heavy[group]; ok {
+		return p
+	}
+	best, second, outside := nobody, nobody, nobody
+	for i, c := range v.candidates {
+		s := scored{i, v.score(c, group)}
 		if s.score > best.score {
-			if best.zone != s.zone {
+			if best.index >= 0 && v.candidates[best.index].zone != c.zone {
 				outside = best
 			}
 			best, second = s, best
@@ -56,25 +67,37 @@ func (v View) Owner(key string) (owner, successor string) {
 		if s.score > second.score {
 			second = s
 		}
-		if s.zone != best.zone && s.score > outside.score {
+		if s.score > outside.score && c.zone != v.candidates[best.index].zone {
 			outside = s
 		}
 	}
-	if outside.score > 0 {
-		return best.name, outside.name
+	if outside.index >= 0 {
+		return place{best.index, outside.index}
 	}
-	return best.name, second.name
+	return place{best.index, second.index}
+}
+
+func (v *View) names(p place) (owner, successor string) {
+	if p.owner >= 0 {
+		owner = v.candidates[p.owner].name
+	}
+	if p.successor >= 0 {
+		successor = v.candidates[p.successor].name
+	}
+	return owner, successor
 }
 
 // score leaves the logarithm out where all weights are equal: -w/ln(u) grows
 // with u, so the order is that of u.
-func (v View) score(c candidate, key uint64) float64 {
-	u := unit(mix(c.hash ^ key))
+func (v *View) score(c candidate, group uint64) float64 {
+	u := unit(mix(c.hash ^ group))
 	if v.uniform {
 		return u
 	}
-	return -c.weight / math.Log(u)
+	return weighted(u, c.weight)
 }
+
+func weighted(u, weight float64) float64 { return -weight / math.Log(u) }
 
 // unit maps a hash to the open interval (0,1): the top 52 bits and a half, all
 // exact in a float64.

@@ -14,7 +14,8 @@ import (
 )
 
 // TestScripts runs testdata: "view" defines the members, one a line as
-// "name [state] [zone=z] [weight=w]"; the other commands ask about that view.
+// "name [state] [zone=z] [weight=w] [version=v]", "costs" what groups cost, one a
+// line as "key cost"; the other commands ask about that view.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -30,6 +31,13 @@ func TestScripts(t *testing.T) {
 				d.ScanArgs(t, "state", &state)
 				v = v.WithState(name, parseState(t, state))
 				return v.String()
+			case "costs":
+				v = v.WithCosts(parseCosts(t, d))
+				return loads(v, d.Input)
+			case "revise":
+				var members int
+				d.ScanArgs(t, "members", &members)
+				return names(v.Costs().Revise(parseMeasured(t, d.Input), members).String(), d.Input)
 			case "owners":
 				return owners(v, strings.Fields(d.Input))
 			case "spread":
@@ -60,13 +68,17 @@ func parseMembers(t *testing.T, text string) []Member {
 	var members []Member
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
-		m := Member{Name: words[0], State: Ready, Weight: 1, Version: 1}
+		m := Member{Name: words[0], State: Ready, Weight: 1, Version: costsVersion}
 		for _, w := range words[1:] {
 			switch k, val, isPair := strings.Cut(w, "="); {
 			case !isPair:
 				m.State = parseState(t, w)
 			case k == "zone":
 				m.Zone = val
+			case k == "version":
+				n, err := strconv.ParseUint(val, 10, 32)
+				require.NoError(t, err)
+				m.Version = uint32(n)
 			case k == "weight":
 				f, err := strconv.ParseFloat(val, 64)
 				require.NoError(t, err)
@@ -121,7 +133,7 @@ func keys(n int) []string {
 func someMembers(n int) []Member {
 	ms := make([]Member, n)
 	for i := range ms {
-		ms[i] = Member{Name: fmt.Sprintf("evaluator-%d", i), State: Ready, Weight: 1}
+		ms[i] = Member{Name: fmt.Sprintf("evaluator-%d", i), State: Ready, Weight: 1, Version: costsVersion}
 	}
 	return ms
 }

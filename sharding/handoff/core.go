@@ -77,10 +77,17 @@ func (c *Core) viewChanged(now time.Time, v sharding.View) {
 		v = v.WithState(c.cfg.Self, sharding.Leaving)
 	}
 	c.view = v
-	fresh := c.newcomers(old)
+	fresh, change := c.newcomers(old), old.ChangeTo(v)
 	for _, g := range c.order {
 		g.forgetMissing(v)
-		c.assign(now, g, fresh)
+		owner, successor := g.owner, g.successor
+		if g.loaded {
+			owner, successor = change.Owner(g.key, owner, successor)
+		}
+		c.assign(now, g, owner, successor)
+		if c.owns(g) {
+			c.ask(g, fresh, now)
+		}
 		c.advance(now, g)
 	}
 }
@@ -119,8 +126,7 @@ func (c *Core) groupsChanged(now time.Time, keys []string) {
 	}
 	c.order = slices.SortedFunc(maps.Values(c.groups), func(a, b *group) int { return strings.Compare(a.key, b.key) })
 	for _, g := range c.order {
-		g.loaded = loaded[g.key]
-		c.assign(now, g, nil)
+		c.load(now, g, loaded[g.key])
 		c.advance(now, g)
 	}
 	c.forgetRemoved()

@@ -100,20 +100,29 @@ func (c *Core) keeper(g *group) string {
 	return g.owner
 }
 
-// assign finds the group's owner by the current view. An owner that wasn't it
-// before asks everybody, one that was asks the newcomers.
-func (c *Core) assign(now time.Time, g *group, newcomers []string) {
-	before := *g
-	g.owner, g.successor = "", ""
-	if g.loaded {
-		g.owner, g.successor = c.view.Owner(g.key)
+// load notes whether the group is loaded; one that isn't belongs to nobody.
+func (c *Core) load(now time.Time, g *group, loaded bool) {
+	if loaded == g.loaded {
+		return
 	}
+	g.loaded = loaded
+	if loaded {
+		owner, successor := c.view.Owner(g.key)
+		c.assign(now, g, owner, successor)
+	} else {
+		c.assign(now, g, "", "")
+	}
+}
+
+// assign gives the group to its owner by the current view. One that wasn't the
+// owner before asks everybody.
+func (c *Core) assign(now time.Time, g *group, owner, successor string) {
+	before := *g
+	g.owner, g.successor = owner, successor
 	switch {
 	case !c.owns(g):
 		c.lose(now, g, before.owner)
-	case c.owns(&before):
-		c.ask(g, newcomers, now)
-	default:
+	case !c.owns(&before):
 		c.ask(g, c.others(), now)
 	}
 	if g.phase == running && c.owns(g) && g.successor != before.successor {
