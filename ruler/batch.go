@@ -31,6 +31,7 @@ type task struct {
 	// is about now.
 	notify bool
 	failed []int
+	work   int // see group
 }
 
 // batch is a set of tasks that share a slot and a query offset, so that one
@@ -108,6 +109,7 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 	results := r.deps.Evaluator.Evaluate(ctx, at, queries)
 	took := time.Since(start)
 	for i, e := range evaluations {
+		e.task.work += ruleWork + len(results[i].Vector)
 		err := results[i].Err
 		if err == nil {
 			err = r.produce(ctx, e, results[i].Vector, at)
@@ -166,7 +168,7 @@ func (r *Ruler) step(ctx context.Context, e *evaluation, vector promql.Vector) (
 	if err != nil {
 		return nil, err
 	}
-	g.update(e.rule, func(s *ruleState) { s.alerts = result.State })
+	g.update(e.rule, func(s *ruleState) { s.setAlerts(result.State) })
 	return result.Samples, nil
 }
 
@@ -177,8 +179,8 @@ func (r *Ruler) notify(e *evaluation) {
 	def := g.def.Rules[e.rule]
 	ar := alertRule(g.def, def, r.cfg.ResendDelay)
 	due, next := alert.ToSend(ar, g.get(e.rule).alerts, e.task.job.Slot)
-	g.update(e.rule, func(s *ruleState) { s.alerts = next })
 	if len(due) > 0 {
+		g.update(e.rule, func(s *ruleState) { s.setAlerts(next) })
 		r.deps.Notifier.Send(def.Expr.String(), due...)
 	}
 }
@@ -209,10 +211,10 @@ func (e *evaluation) written(result write.Result) {
 	e.task.group.update(e.rule, func(s *ruleState) {
 		s.err = errors.Join(result.Err, result.Rejected)
 		if result.Err != nil {
-			s.series = merge(s.series, series)
+			s.setSeries(merge(s.series, series))
 			return
 		}
-		s.series = series
+		s.setSeries(series)
 	})
 	if result.Err != nil {
 		e.task.failed = append(e.task.failed, e.rule)
@@ -260,4 +262,5 @@ func (t *task) finish(took time.Duration) {
 	t.group.mu.Lock()
 	defer t.group.mu.Unlock()
 	t.group.lastSlot, t.group.duration = t.job.Slot, took
+	t.group.worked(float64(t.work))
 }

@@ -1,6 +1,7 @@
 package ruler
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +22,12 @@ type group struct {
 
 	mu       sync.Mutex
 	rules    []ruleState // parallel to def.Rules
+	encoded  []byte      // of all rules; nil if any has changed since
 	lastSlot time.Time
 	duration time.Duration // of the last live slot
+	// work is what a slot costs this member, in series that it handles, averaged
+	// over some slots; 0 before the first.
+	work float64
 }
 
 // ruleState is what one rule remembers from slot to slot.
@@ -31,10 +36,24 @@ type ruleState struct {
 	// that are not recorded again get a staleness marker.
 	series []labels.Labels
 	alerts alert.State
+	// encoded is both as they move to another member; nil if they have changed.
+	encoded []byte
 
 	err        error // of the last evaluation
 	duration   time.Duration
 	evaluation time.Time
+}
+
+func (s *ruleState) setSeries(series []labels.Labels) {
+	if !slices.EqualFunc(s.series, series, labels.Equal) {
+		s.series, s.encoded = series, nil
+	}
+}
+
+func (s *ruleState) setAlerts(alerts alert.State) {
+	if !s.alerts.IsEmpty() || !alerts.IsEmpty() {
+		s.alerts, s.encoded = alerts, nil
+	}
 }
 
 func newGroup(def rule.Group, resend time.Duration) *group {
@@ -89,7 +108,7 @@ func (g *group) adopt(old *group) {
 			g.rules[n] = old.rules[i]
 		}
 	}
-	g.lastSlot, g.duration = old.lastSlot, old.duration
+	g.lastSlot, g.duration, g.work = old.lastSlot, old.duration, old.work
 }
 
 // get returns a copy of a rule's state.
@@ -104,4 +123,7 @@ func (g *group) update(i int, change func(*ruleState)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	change(&g.rules[i])
+	if g.rules[i].encoded == nil {
+		g.encoded = nil
+	}
 }

@@ -98,7 +98,7 @@ func (r *recoverer) alerts(g *group, t traces, committed, now time.Time) {
 			Firing:   matching(t.firing, firing.LabelMatchers),
 			LastSlot: committed,
 		}, r.tolerance)
-		g.update(i, func(s *ruleState) { s.alerts = state })
+		g.update(i, func(s *ruleState) { s.setAlerts(state) })
 	}
 }
 

@@ -30,26 +30,53 @@ type encodedRule struct {
 	Alerts   *alert.State    `json:"alerts,omitempty"`
 }
 
-// encode encodes the state of the group after a slot.
+// encode encodes the state of the group after a slot. What has not changed since
+// the last time is not encoded again: after most slots of most groups that is
+// everything, and the bytes are the same ones.
 func (g *group) encode(p schedule.Progress) (handoff.GroupState, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	enc := encodedGroup{Rules: make([]encodedRule, len(g.rules))}
-	for i, s := range g.rules {
-		e := encodedRule{ID: g.ids[i], Series: s.series}
-		if t, ok := p.Behind[i]; ok {
-			e.BehindMs = t.UnixMilli()
+	state := handoff.GroupState{Key: g.def.Key, CommittedSlot: p.Committed, Data: g.encoded, Version: stateVersion}
+	if g.encoded != nil && len(p.Behind) == 0 {
+		return state, nil
+	}
+	enc := struct {
+		Rules []json.RawMessage `json:"rules"`
+	}{make([]json.RawMessage, len(g.rules))}
+	for i := range g.rules {
+		var err error
+		if enc.Rules[i], err = g.encodeRule(i, p.Behind[i]); err != nil {
+			return handoff.GroupState{}, fmt.Errorf("encode state of group %q: %w", g.def.Key, err)
 		}
-		if g.def.Rules[i].Alert != "" {
-			e.Alerts = &s.alerts
-		}
-		enc.Rules[i] = e
 	}
 	data, err := json.Marshal(enc)
 	if err != nil {
 		return handoff.GroupState{}, fmt.Errorf("encode state of group %q: %w", g.def.Key, err)
 	}
-	return handoff.GroupState{Key: g.def.Key, CommittedSlot: p.Committed, Data: data, Version: stateVersion}, nil
+	state.Data, g.encoded = data, data
+	if len(p.Behind) > 0 {
+		g.encoded = nil
+	}
+	return state, nil
+}
+
+// encodeRule returns an encodedRule. The lock is held.
+func (g *group) encodeRule(i int, behind time.Time) ([]byte, error) {
+	s := &g.rules[i]
+	if s.encoded != nil && behind.IsZero() {
+		return s.encoded, nil
+	}
+	e := encodedRule{ID: g.ids[i], Series: s.series}
+	if g.def.Rules[i].Alert != "" {
+		e.Alerts = &s.alerts
+	}
+	if !behind.IsZero() {
+		e.BehindMs = behind.UnixMilli()
+		return json.Marshal(e)
+	}
+	var err error
+	s.encoded, err = json.Marshal(e)
+	return s.encoded, err
 }
 
 // restore takes over what another member knew of the group and returns how
@@ -77,9 +104,9 @@ func (g *group) restore(s handoff.GroupState) (schedule.Progress, error) {
 			continue
 		}
 		g.update(i, func(s *ruleState) {
-			s.series = e.Series
+			s.setSeries(e.Series)
 			if e.Alerts != nil {
-				s.alerts = *e.Alerts
+				s.setAlerts(*e.Alerts)
 			}
 		})
 		if e.BehindMs != 0 {

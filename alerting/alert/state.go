@@ -62,6 +62,9 @@ type State struct {
 	restored []Alert
 }
 
+// IsEmpty tells that there are no alerts at all.
+func (s State) IsEmpty() bool { return len(s.alerts)+len(s.restored) == 0 }
+
 // Alerts returns the alerts, resolved ones included, sorted by labels.
 func (s State) Alerts() []Alert { return slices.Clone(s.alerts) }
 

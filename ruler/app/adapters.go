@@ -92,6 +92,8 @@ func (h peerHandler) Describe(context.Context) ([]byte, error) {
 	return json.Marshal(h.a.describe())
 }
 
+func (h peerHandler) Costs(context.Context) (map[uint64]uint64, error) { return h.a.costs(), nil }
+
 // cluster asks all members for their groups.
 type cluster struct{ a *app }
 

@@ -260,7 +260,7 @@ func (a *app) run(ctx context.Context) error {
 	}
 	var g run.Group
 	for _, part := range []func(context.Context) error{
-		a.http.Run, a.rpcServer.Run, a.evaluator.Run, a.sender.Run, a.ruler.Run, a.gossip.Run, a.follow, a.becomeReady, a.reloadOnHangup,
+		a.http.Run, a.rpcServer.Run, a.evaluator.Run, a.sender.Run, a.ruler.Run, a.gossip.Run, a.follow, a.keepCosts, a.becomeReady, a.reloadOnHangup,
 		func(ctx context.Context) error { return a.loader.Run(ctx, a.load) },
 		func(partsCtx context.Context) error { return a.drainAfter(ctx, partsCtx) },
 	} {

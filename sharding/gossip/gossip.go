@@ -3,7 +3,8 @@
 // present view. It is the only importer of memberlist.
 //
 // It never decides who owns what (sharding) nor moves groups
-// (sharding/handoff), and carries no messages between members but its own.
+// (sharding/handoff), and carries no messages between members but its own and
+// what groups cost by common consent, which is a part of the view.
 // A Cluster is safe for concurrent use; Run owns all its goroutines.
 //
 // # Names
@@ -58,8 +59,9 @@ import (
 )
 
 // ProtocolVersion is the version of the protocol between members that this
-// program speaks; views show it for every member.
-const ProtocolVersion = 1
+// program speaks; views show it for every member. Version 2 shares groups out by
+// what they cost and sends checkpoints as changes of the last ones.
+const ProtocolVersion = 2
 
 // The times of failure detection and dissemination. The package documentation
 // says what follows from them.
@@ -93,6 +95,7 @@ type Cluster struct {
 	transport memberlist.NodeAwareTransport
 	list      atomic.Pointer[memberlist.Memberlist]
 	publish   chan struct{}
+	tellCosts chan struct{}
 	// lookup resolves the host of a peer to addresses.
 	lookup func(ctx context.Context, host string) ([]string, error)
 }
@@ -104,10 +107,11 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Cluster, 
 		return nil, err
 	}
 	c := &Cluster{
-		cfg:     cfg,
-		logger:  logger,
-		publish: make(chan struct{}, 1),
-		lookup:  net.DefaultResolver.LookupHost,
+		cfg:       cfg,
+		logger:    logger,
+		publish:   make(chan struct{}, 1),
+		tellCosts: make(chan struct{}, 1),
+		lookup:    net.DefaultResolver.LookupHost,
 	}
 	c.metrics = newMetrics(reg, c.healthScore)
 	c.roster = newRoster(cfg.local(), c.metrics)
@@ -203,6 +207,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.keepJoined(ctx, list) })
 	wg.Go(func() { c.keys.keepLoaded(ctx) })
+	wg.Go(func() { c.keepCostsTold(ctx, list) })
 	for ctx.Err() == nil {
 		select {
 		case <-c.publish:

@@ -32,6 +32,16 @@ var rejections = []struct{ text, reason string }{
 	{"could decrypt the message", reasonKey},
 	{"encryption is configured but", reasonKey},
 	{"encryption is not configured", reasonKey},
+	{"Failed to decode", reasonGarbage},
+	{"not supported", reasonGarbage},
+	{"invalid msgType", reasonGarbage},
+	{"invalid checksum", reasonGarbage},
+	{"message type byte", reasonGarbage},
+	{"packet too short", reasonGarbage},
+	{"truncated messages", reasonGarbage},
+	{"failed to receive", reasonGarbage},
+	{"Failed to receive user message", reasonGarbage},
+	{"Failed to read remote state", reasonGarbage},
 }
 
 // Write takes one line.

@@ -12,6 +12,8 @@ const (
 	reasonMetadata = "metadata"
 	reasonLabel    = "label"
 	reasonKey      = "key"
+	reasonCosts    = "costs"
+	reasonGarbage  = "garbage"
 )
 
 type metrics struct {
@@ -20,6 +22,7 @@ type metrics struct {
 	joins         *prometheus.CounterVec
 	rejected      *prometheus.CounterVec
 	nameConflicts prometheus.Counter
+	costsVersion  prometheus.Gauge
 	keyReloads    *prometheus.CounterVec
 }
 
@@ -44,18 +47,22 @@ func newMetrics(reg prometheus.Registerer, health func() float64) *metrics {
 		}, []string{"result"}),
 		rejected: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_cluster_rejected_messages_total",
-			Help: "Gossip messages not accepted: by another key, another cluster's label, or with metadata that is not understood.",
+			Help: "Gossip messages not accepted: by another key, another cluster's label, with metadata or costs that are not understood, or no messages at all.",
 		}, []string{"reason"}),
 		nameConflicts: f.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_cluster_name_conflicts_total",
 			Help: "How often another process appeared under this member's name.",
+		}),
+		costsVersion: f.NewGauge(prometheus.GaugeOpts{
+			Name: "tocsin_cluster_costs_version",
+			Help: "Version of the costs of groups that this member shares groups out by.",
 		}),
 		keyReloads: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_cluster_key_reloads_total",
 			Help: "Changes of the gossip key file that were taken over, or could not be.",
 		}, []string{"result"}),
 	}
-	for _, r := range []string{reasonMetadata, reasonLabel, reasonKey} {
+	for _, r := range []string{reasonMetadata, reasonLabel, reasonKey, reasonCosts, reasonGarbage} {
 		m.rejected.WithLabelValues(r)
 	}
 	for _, r := range []string{"success", "failure"} {
@@ -73,5 +80,6 @@ func (m *metrics) viewChanged(v sharding.View) {
 	for _, s := range []sharding.State{sharding.Joining, sharding.Ready, sharding.Leaving} {
 		m.members.WithLabelValues(s.String()).Set(count[s])
 	}
+	m.costsVersion.Set(float64(v.Costs().Version()))
 	m.viewChanges.Inc()
 }

@@ -38,6 +38,7 @@ type roster struct {
 
 	mu     sync.Mutex
 	local  sharding.Member
+	costs  sharding.Costs
 	others map[string]process   // by memberlist's name
 	failed map[string]time.Time // by address
 }
@@ -85,7 +86,7 @@ func (r *roster) refresh() {
 	for _, p := range newest {
 		members = append(members, p.member)
 	}
-	v := sharding.NewView(members)
+	v := sharding.NewView(members).WithCosts(r.costs)
 	if v.Fingerprint() == r.view.Load().Fingerprint() {
 		return
 	}
@@ -207,16 +208,3 @@ func (r *roster) NodeMeta(int) []byte {
 	defer r.mu.Unlock()
 	return encodeMeta(r.local)
 }
-
-// NotifyMsg and the other methods of memberlist.Delegate have nothing to do:
-// members gossip nothing but themselves.
-func (r *roster) NotifyMsg([]byte) {}
-
-// GetBroadcasts returns nothing.
-func (r *roster) GetBroadcasts(int, int) [][]byte { return nil }
-
-// LocalState returns nothing.
-func (r *roster) LocalState(bool) []byte { return nil }
-
-// MergeRemoteState does nothing.
-func (r *roster) MergeRemoteState([]byte, bool) {}

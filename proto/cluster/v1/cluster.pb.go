@@ -123,9 +123,12 @@ func (x *ClaimResponse) GetGroups() []*GroupState {
 }
 
 type CheckpointRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
-	Groups        []*GroupState          `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Groups []*GroupState          `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Groups of which the receiver has an earlier state from this sender. Members
+	// of the first version don't know the field.
+	Changes       []*GroupChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,8 +177,21 @@ func (x *CheckpointRequest) GetGroups() []*GroupState {
 	return nil
 }
 
+func (x *CheckpointRequest) GetChanges() []*GroupChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 type CheckpointResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the next checkpoint may hold changes; members of the first version
+	// never say so, and then nothing in changes was taken.
+	TakesChanges bool `protobuf:"varint,1,opt,name=takes_changes,json=takesChanges,proto3" json:"takes_changes,omitempty"`
+	// Groups of changes whose base isn't there any more: they have to be sent
+	// whole.
+	UnknownKeys   []string `protobuf:"bytes,2,rep,name=unknown_keys,json=unknownKeys,proto3" json:"unknown_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +226,115 @@ func (*CheckpointResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
+func (x *CheckpointResponse) GetTakesChanges() bool {
+	if x != nil {
+		return x.TakesChanges
+	}
+	return false
+}
+
+func (x *CheckpointResponse) GetUnknownKeys() []string {
+	if x != nil {
+		return x.UnknownKeys
+	}
+	return nil
+}
+
+// GroupChange is a GroupState as the change of an earlier one: some of its first
+// and of its last bytes stay, and what was between them is replaced.
+type GroupChange struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	GroupKey        string                 `protobuf:"bytes,1,opt,name=group_key,json=groupKey,proto3" json:"group_key,omitempty"`
+	CommittedSlotMs int64                  `protobuf:"varint,2,opt,name=committed_slot_ms,json=committedSlotMs,proto3" json:"committed_slot_ms,omitempty"`
+	StateVersion    uint32                 `protobuf:"varint,3,opt,name=state_version,json=stateVersion,proto3" json:"state_version,omitempty"`
+	// xxHash64 of the earlier state.
+	Base          uint64 `protobuf:"fixed64,4,opt,name=base,proto3" json:"base,omitempty"`
+	Prefix        uint32 `protobuf:"varint,5,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Suffix        uint32 `protobuf:"varint,6,opt,name=suffix,proto3" json:"suffix,omitempty"`
+	Middle        []byte `protobuf:"bytes,7,opt,name=middle,proto3" json:"middle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GroupChange) Reset() {
+	*x = GroupChange{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GroupChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GroupChange) ProtoMessage() {}
+
+func (x *GroupChange) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GroupChange.ProtoReflect.Descriptor instead.
+func (*GroupChange) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GroupChange) GetGroupKey() string {
+	if x != nil {
+		return x.GroupKey
+	}
+	return ""
+}
+
+func (x *GroupChange) GetCommittedSlotMs() int64 {
+	if x != nil {
+		return x.CommittedSlotMs
+	}
+	return 0
+}
+
+func (x *GroupChange) GetStateVersion() uint32 {
+	if x != nil {
+		return x.StateVersion
+	}
+	return 0
+}
+
+func (x *GroupChange) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *GroupChange) GetPrefix() uint32 {
+	if x != nil {
+		return x.Prefix
+	}
+	return 0
+}
+
+func (x *GroupChange) GetSuffix() uint32 {
+	if x != nil {
+		return x.Suffix
+	}
+	return 0
+}
+
+func (x *GroupChange) GetMiddle() []byte {
+	if x != nil {
+		return x.Middle
+	}
+	return nil
+}
+
 // GroupState is what has to survive a change of owner.
 type GroupState struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -227,7 +352,7 @@ type GroupState struct {
 
 func (x *GroupState) Reset() {
 	*x = GroupState{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[4]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +364,7 @@ func (x *GroupState) String() string {
 func (*GroupState) ProtoMessage() {}
 
 func (x *GroupState) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[4]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +377,7 @@ func (x *GroupState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupState.ProtoReflect.Descriptor instead.
 func (*GroupState) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GroupState) GetGroupKey() string {
@@ -291,7 +416,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[5]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +428,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[5]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +441,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 type StatusResponse struct {
@@ -331,7 +456,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +468,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +481,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusResponse) GetMember() string {
@@ -381,7 +506,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +518,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +531,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 type DescribeResponse struct {
@@ -420,7 +545,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +557,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +570,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DescribeResponse) GetMemberJson() []byte {
@@ -453,6 +578,177 @@ func (x *DescribeResponse) GetMemberJson() []byte {
 		return x.MemberJson
 	}
 	return nil
+}
+
+type CostsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CostsRequest) Reset() {
+	*x = CostsRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CostsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CostsRequest) ProtoMessage() {}
+
+func (x *CostsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CostsRequest.ProtoReflect.Descriptor instead.
+func (*CostsRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+type CostsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// xxHash64 of the key of each group that runs here.
+	Groups []uint64 `protobuf:"fixed64,1,rep,packed,name=groups,proto3" json:"groups,omitempty"`
+	// Parallel to groups: the work in an hour, in units that all members share; 0
+	// if it is not known yet.
+	Costs         []uint64 `protobuf:"varint,2,rep,packed,name=costs,proto3" json:"costs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CostsResponse) Reset() {
+	*x = CostsResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CostsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CostsResponse) ProtoMessage() {}
+
+func (x *CostsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CostsResponse.ProtoReflect.Descriptor instead.
+func (*CostsResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CostsResponse) GetGroups() []uint64 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *CostsResponse) GetCosts() []uint64 {
+	if x != nil {
+		return x.Costs
+	}
+	return nil
+}
+
+type ClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockRequest) Reset() {
+	*x = ClockRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockRequest) ProtoMessage() {}
+
+func (x *ClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
+func (*ClockRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+type ClockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNanos     int64                  `protobuf:"varint,1,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockResponse) Reset() {
+	*x = ClockResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockResponse) ProtoMessage() {}
+
+func (x *ClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
+func (*ClockResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ClockResponse) GetUnixNanos() int64 {
+	if x != nil {
+		return x.UnixNanos
+	}
+	return 0
 }
 
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -465,11 +761,22 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"group_keys\x18\x02 \x03(\tR\tgroupKeys\"F\n" +
 	"\rClaimResponse\x125\n" +
-	"\x06groups\x18\x01 \x03(\v2\x1d.tocsin.cluster.v1.GroupStateR\x06groups\"b\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1d.tocsin.cluster.v1.GroupStateR\x06groups\"\x9c\x01\n" +
 	"\x11CheckpointRequest\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x125\n" +
-	"\x06groups\x18\x02 \x03(\v2\x1d.tocsin.cluster.v1.GroupStateR\x06groups\"\x14\n" +
-	"\x12CheckpointResponse\"\x90\x01\n" +
+	"\x06groups\x18\x02 \x03(\v2\x1d.tocsin.cluster.v1.GroupStateR\x06groups\x128\n" +
+	"\achanges\x18\x03 \x03(\v2\x1e.tocsin.cluster.v1.GroupChangeR\achanges\"\\\n" +
+	"\x12CheckpointResponse\x12#\n" +
+	"\rtakes_changes\x18\x01 \x01(\bR\ftakesChanges\x12!\n" +
+	"\funknown_keys\x18\x02 \x03(\tR\vunknownKeys\"\xd7\x01\n" +
+	"\vGroupChange\x12\x1b\n" +
+	"\tgroup_key\x18\x01 \x01(\tR\bgroupKey\x12*\n" +
+	"\x11committed_slot_ms\x18\x02 \x01(\x03R\x0fcommittedSlotMs\x12#\n" +
+	"\rstate_version\x18\x03 \x01(\rR\fstateVersion\x12\x12\n" +
+	"\x04base\x18\x04 \x01(\x06R\x04base\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\rR\x06prefix\x12\x16\n" +
+	"\x06suffix\x18\x06 \x01(\rR\x06suffix\x12\x16\n" +
+	"\x06middle\x18\a \x01(\fR\x06middle\"\x90\x01\n" +
 	"\n" +
 	"GroupState\x12\x1b\n" +
 	"\tgroup_key\x18\x01 \x01(\tR\bgroupKey\x12*\n" +
@@ -484,13 +791,23 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x0fDescribeRequest\"3\n" +
 	"\x10DescribeResponse\x12\x1f\n" +
 	"\vmember_json\x18\x01 \x01(\fR\n" +
-	"memberJson2\xd4\x02\n" +
+	"memberJson\"\x0e\n" +
+	"\fCostsRequest\"=\n" +
+	"\rCostsResponse\x12\x16\n" +
+	"\x06groups\x18\x01 \x03(\x06R\x06groups\x12\x14\n" +
+	"\x05costs\x18\x02 \x03(\x04R\x05costs\"\x0e\n" +
+	"\fClockRequest\".\n" +
+	"\rClockResponse\x12\x1d\n" +
+	"\n" +
+	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos2\xec\x03\n" +
 	"\aCluster\x12J\n" +
 	"\x05Claim\x12\x1f.tocsin.cluster.v1.ClaimRequest\x1a .tocsin.cluster.v1.ClaimResponse\x12Y\n" +
 	"\n" +
 	"Checkpoint\x12$.tocsin.cluster.v1.CheckpointRequest\x1a%.tocsin.cluster.v1.CheckpointResponse\x12M\n" +
 	"\x06Status\x12 .tocsin.cluster.v1.StatusRequest\x1a!.tocsin.cluster.v1.StatusResponse\x12S\n" +
-	"\bDescribe\x12\".tocsin.cluster.v1.DescribeRequest\x1a#.tocsin.cluster.v1.DescribeResponseB;Z9github.com/tocsin-rules/tocsin/proto/cluster/v1;clusterv1b\x06proto3"
+	"\bDescribe\x12\".tocsin.cluster.v1.DescribeRequest\x1a#.tocsin.cluster.v1.DescribeResponse\x12J\n" +
+	"\x05Costs\x12\x1f.tocsin.cluster.v1.CostsRequest\x1a .tocsin.cluster.v1.CostsResponse\x12J\n" +
+	"\x05Clock\x12\x1f.tocsin.cluster.v1.ClockRequest\x1a .tocsin.cluster.v1.ClockResponseB;Z9github.com/tocsin-rules/tocsin/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -504,34 +821,44 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*ClaimRequest)(nil),       // 0: tocsin.cluster.v1.ClaimRequest
 	(*ClaimResponse)(nil),      // 1: tocsin.cluster.v1.ClaimResponse
 	(*CheckpointRequest)(nil),  // 2: tocsin.cluster.v1.CheckpointRequest
 	(*CheckpointResponse)(nil), // 3: tocsin.cluster.v1.CheckpointResponse
-	(*GroupState)(nil),         // 4: tocsin.cluster.v1.GroupState
-	(*StatusRequest)(nil),      // 5: tocsin.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),     // 6: tocsin.cluster.v1.StatusResponse
-	(*DescribeRequest)(nil),    // 7: tocsin.cluster.v1.DescribeRequest
-	(*DescribeResponse)(nil),   // 8: tocsin.cluster.v1.DescribeResponse
+	(*GroupChange)(nil),        // 4: tocsin.cluster.v1.GroupChange
+	(*GroupState)(nil),         // 5: tocsin.cluster.v1.GroupState
+	(*StatusRequest)(nil),      // 6: tocsin.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),     // 7: tocsin.cluster.v1.StatusResponse
+	(*DescribeRequest)(nil),    // 8: tocsin.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),   // 9: tocsin.cluster.v1.DescribeResponse
+	(*CostsRequest)(nil),       // 10: tocsin.cluster.v1.CostsRequest
+	(*CostsResponse)(nil),      // 11: tocsin.cluster.v1.CostsResponse
+	(*ClockRequest)(nil),       // 12: tocsin.cluster.v1.ClockRequest
+	(*ClockResponse)(nil),      // 13: tocsin.cluster.v1.ClockResponse
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
-	4, // 0: tocsin.cluster.v1.ClaimResponse.groups:type_name -> tocsin.cluster.v1.GroupState
-	4, // 1: tocsin.cluster.v1.CheckpointRequest.groups:type_name -> tocsin.cluster.v1.GroupState
-	0, // 2: tocsin.cluster.v1.Cluster.Claim:input_type -> tocsin.cluster.v1.ClaimRequest
-	2, // 3: tocsin.cluster.v1.Cluster.Checkpoint:input_type -> tocsin.cluster.v1.CheckpointRequest
-	5, // 4: tocsin.cluster.v1.Cluster.Status:input_type -> tocsin.cluster.v1.StatusRequest
-	7, // 5: tocsin.cluster.v1.Cluster.Describe:input_type -> tocsin.cluster.v1.DescribeRequest
-	1, // 6: tocsin.cluster.v1.Cluster.Claim:output_type -> tocsin.cluster.v1.ClaimResponse
-	3, // 7: tocsin.cluster.v1.Cluster.Checkpoint:output_type -> tocsin.cluster.v1.CheckpointResponse
-	6, // 8: tocsin.cluster.v1.Cluster.Status:output_type -> tocsin.cluster.v1.StatusResponse
-	8, // 9: tocsin.cluster.v1.Cluster.Describe:output_type -> tocsin.cluster.v1.DescribeResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5,  // 0: tocsin.cluster.v1.ClaimResponse.groups:type_name -> tocsin.cluster.v1.GroupState
+	5,  // 1: tocsin.cluster.v1.CheckpointRequest.groups:type_name -> tocsin.cluster.v1.GroupState
+	4,  // 2: tocsin.cluster.v1.CheckpointRequest.changes:type_name -> tocsin.cluster.v1.GroupChange
+	0,  // 3: tocsin.cluster.v1.Cluster.Claim:input_type -> tocsin.cluster.v1.ClaimRequest
+	2,  // 4: tocsin.cluster.v1.Cluster.Checkpoint:input_type -> tocsin.cluster.v1.CheckpointRequest
+	6,  // 5: tocsin.cluster.v1.Cluster.Status:input_type -> tocsin.cluster.v1.StatusRequest
+	8,  // 6: tocsin.cluster.v1.Cluster.Describe:input_type -> tocsin.cluster.v1.DescribeRequest
+	10, // 7: tocsin.cluster.v1.Cluster.Costs:input_type -> tocsin.cluster.v1.CostsRequest
+	12, // 8: tocsin.cluster.v1.Cluster.Clock:input_type -> tocsin.cluster.v1.ClockRequest
+	1,  // 9: tocsin.cluster.v1.Cluster.Claim:output_type -> tocsin.cluster.v1.ClaimResponse
+	3,  // 10: tocsin.cluster.v1.Cluster.Checkpoint:output_type -> tocsin.cluster.v1.CheckpointResponse
+	7,  // 11: tocsin.cluster.v1.Cluster.Status:output_type -> tocsin.cluster.v1.StatusResponse
+	9,  // 12: tocsin.cluster.v1.Cluster.Describe:output_type -> tocsin.cluster.v1.DescribeResponse
+	11, // 13: tocsin.cluster.v1.Cluster.Costs:output_type -> tocsin.cluster.v1.CostsResponse
+	13, // 14: tocsin.cluster.v1.Cluster.Clock:output_type -> tocsin.cluster.v1.ClockResponse
+	9,  // [9:15] is the sub-list for method output_type
+	3,  // [3:9] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -545,7 +872,7 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,8 @@ const (
 	Cluster_Checkpoint_FullMethodName = "/tocsin.cluster.v1.Cluster/Checkpoint"
 	Cluster_Status_FullMethodName     = "/tocsin.cluster.v1.Cluster/Status"
 	Cluster_Describe_FullMethodName   = "/tocsin.cluster.v1.Cluster/Describe"
+	Cluster_Costs_FullMethodName      = "/tocsin.cluster.v1.Cluster/Costs"
+	Cluster_Clock_FullMethodName      = "/tocsin.cluster.v1.Cluster/Clock"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -45,6 +47,11 @@ type ClusterClient interface {
 	// Describe answers with how this member is: what operators look at, without
 	// rules and alerts.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
+	// Costs answers with what the groups that run on this member cost it.
+	Costs(ctx context.Context, in *CostsRequest, opts ...grpc.CallOption) (*CostsResponse, error)
+	// Clock answers with this member's time, so that the caller can tell by how
+	// much the two clocks differ.
+	Clock(ctx context.Context, in *ClockRequest, opts ...grpc.CallOption) (*ClockResponse, error)
 }
 
 type clusterClient struct {
@@ -95,6 +102,26 @@ func (c *clusterClient) Describe(ctx context.Context, in *DescribeRequest, opts 
 	return out, nil
 }
 
+func (c *clusterClient) Costs(ctx context.Context, in *CostsRequest, opts ...grpc.CallOption) (*CostsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CostsResponse)
+	err := c.cc.Invoke(ctx, Cluster_Costs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Clock(ctx context.Context, in *ClockRequest, opts ...grpc.CallOption) (*ClockResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ClockResponse)
+	err := c.cc.Invoke(ctx, Cluster_Clock_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -112,6 +139,11 @@ type ClusterServer interface {
 	// Describe answers with how this member is: what operators look at, without
 	// rules and alerts.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
+	// Costs answers with what the groups that run on this member cost it.
+	Costs(context.Context, *CostsRequest) (*CostsResponse, error)
+	// Clock answers with this member's time, so that the caller can tell by how
+	// much the two clocks differ.
+	Clock(context.Context, *ClockRequest) (*ClockResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -133,6 +165,12 @@ func (UnimplementedClusterServer) Status(context.Context, *StatusRequest) (*Stat
 }
 func (UnimplementedClusterServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
+}
+func (UnimplementedClusterServer) Costs(context.Context, *CostsRequest) (*CostsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Costs not implemented")
+}
+func (UnimplementedClusterServer) Clock(context.Context, *ClockRequest) (*ClockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Clock not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -227,6 +265,42 @@ func _Cluster_Describe_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Costs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CostsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Costs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Costs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Costs(ctx, req.(*CostsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Clock_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ClockRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Clock(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Clock_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Clock(ctx, req.(*ClockRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -249,6 +323,14 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Describe",
 			Handler:    _Cluster_Describe_Handler,
+		},
+		{
+			MethodName: "Costs",
+			Handler:    _Cluster_Costs_Handler,
+		},
+		{
+			MethodName: "Clock",
+			Handler:    _Cluster_Clock_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

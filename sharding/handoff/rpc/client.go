@@ -44,11 +44,13 @@ type ClientConfig struct {
 
 // Client asks other members, with one connection for each address.
 type Client struct {
-	cfg      ClientConfig
-	requests *prometheus.CounterVec
+	cfg             ClientConfig
+	requests        *prometheus.CounterVec
+	checkpointBytes *prometheus.CounterVec
 
-	mu    sync.Mutex
-	conns map[string]*grpc.ClientConn // nil once closed
+	mu        sync.Mutex
+	conns     map[string]*grpc.ClientConn // nil once closed
+	receivers map[string]*receiver        // of checkpoints, by address
 }
 
 // ErrClosed is returned by a client after Close.
@@ -56,13 +58,19 @@ var ErrClosed = errors.New("client for other members is closed")
 
 // NewClient returns a client without connections.
 func NewClient(cfg ClientConfig, reg prometheus.Registerer) *Client {
+	f := promauto.With(reg)
 	return &Client{
-		cfg:   cfg,
-		conns: map[string]*grpc.ClientConn{},
-		requests: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+		cfg:       cfg,
+		conns:     map[string]*grpc.ClientConn{},
+		receivers: map[string]*receiver{},
+		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_cluster_rpc_client_requests_total",
 			Help: "Requests to other members, by method and gRPC code.",
 		}, []string{"method", "code"}),
+		checkpointBytes: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_cluster_checkpoint_bytes_total",
+			Help: "Bytes of group states left with successors, as whole states and as changes of the last ones.",
+		}, []string{"kind"}),
 	}
 }
 
@@ -80,26 +88,6 @@ func (c *Client) Claim(ctx context.Context, address string, keys []string) ([]ha
 		return nil, fmt.Errorf("claim %d groups from %s: %w", len(keys), address, err)
 	}
 	return fromProto(resp.GetGroups()), nil
-}
-
-// Checkpoint leaves states with the member at address, in as many messages as
-// they need. What can be sent is sent, also if an error is returned for a state
-// that is too large.
-func (c *Client) Checkpoint(ctx context.Context, address string, states []handoff.GroupState) error {
-	ctx, cancel := context.WithTimeout(ctx, CheckpointDeadline)
-	defer cancel()
-	cluster, err := c.cluster(address)
-	if err != nil {
-		return err
-	}
-	split, tooLarge := batches(states)
-	for _, batch := range split {
-		req := &clusterv1.CheckpointRequest{Member: c.cfg.Member, Groups: toProto(batch)}
-		if _, err := cluster.Checkpoint(ctx, req); err != nil {
-			return errors.Join(fmt.Errorf("leave checkpoints with %s: %w", address, err), tooLarge)
-		}
-	}
-	return tooLarge
 }
 
 // Status asks the member at address for its name and the groups that it owns,
@@ -133,11 +121,53 @@ func (c *Client) Describe(ctx context.Context, address string) ([]byte, error) {
 	return resp.GetMemberJson(), nil
 }
 
+// Costs asks the member at address what the groups that it runs cost, by the
+// hash of their keys.
+func (c *Client) Costs(ctx context.Context, address string) (map[uint64]uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, StatusDeadline)
+	defer cancel()
+	cluster, err := c.cluster(address)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := cluster.Costs(ctx, &clusterv1.CostsRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask %s what its groups cost: %w", address, err)
+	}
+	if len(resp.GetCosts()) != len(resp.GetGroups()) {
+		return nil, fmt.Errorf("ask %s what its groups cost: %d costs of %d groups", address, len(resp.GetCosts()), len(resp.GetGroups()))
+	}
+	costs := make(map[uint64]uint64, len(resp.GetGroups()))
+	for i, group := range resp.GetGroups() {
+		costs[group] = resp.GetCosts()[i]
+	}
+	return costs, nil
+}
+
+// Clock asks the member at address for its time and returns by how much that is
+// ahead of this member's, give or take half of the time that the answer took.
+func (c *Client) Clock(ctx context.Context, address string) (ahead, within time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, StatusDeadline)
+	defer cancel()
+	cluster, err := c.cluster(address)
+	if err != nil {
+		return 0, 0, err
+	}
+	asked := time.Now()
+	resp, err := cluster.Clock(ctx, &clusterv1.ClockRequest{})
+	if err != nil {
+		return 0, 0, fmt.Errorf("ask %s for its time: %w", address, err)
+	}
+	half := time.Since(asked) / 2
+	return time.Unix(0, resp.GetUnixNanos()).Sub(asked.Add(half)), half, nil
+}
+
 // Keep closes the connections to all other addresses: those of members that
 // have left.
 func (c *Client) Keep(addresses []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	maps.DeleteFunc(c.receivers, func(address string, _ *receiver) bool { return !slices.Contains(addresses, address) })
 	maps.DeleteFunc(c.conns, func(address string, conn *grpc.ClientConn) bool {
 		gone := !slices.Contains(addresses, address)
 		if gone {

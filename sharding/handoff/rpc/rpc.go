@@ -1,6 +1,7 @@
 // Package rpc carries what sharding/handoff has members say to each other:
-// claims, checkpoints and their answers, and each member's status, by the
-// Cluster service of proto/cluster/v1.
+// claims, checkpoints and their answers, what groups cost, and each member's
+// status and time, by the Cluster service of proto/cluster/v1. Checkpoints go as
+// changes of the last ones.
 //
 // It decides nothing: the Server hands requests to a Handler, the Client sends
 // what it is told to, once. Both are safe for concurrent use. Ports other than

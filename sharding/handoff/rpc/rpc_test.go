@@ -53,6 +53,10 @@ func (m *member) Status(context.Context) ([]byte, error) { return []byte(`[{"nam
 
 func (m *member) Describe(context.Context) ([]byte, error) { return []byte(`{"ready":true}`), nil }
 
+func (m *member) Costs(context.Context) (map[uint64]uint64, error) {
+	return map[uint64]uint64{1: 10, 2: 0}, nil
+}
+
 // running is a server and its end: cancel asks for it, stop waits for it, too.
 type running struct {
 	*Server
@@ -81,6 +85,13 @@ func (r *running) stop(t *testing.T) {
 		r.cancel()
 		require.NoError(t, <-r.ended)
 	})
+}
+
+func listen(t *testing.T, address string) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	return l
 }
 
 func client(t *testing.T, tr transport.Config) *Client {
@@ -127,6 +138,12 @@ func TestMembersTalk(t *testing.T) {
 			description, err := c.Describe(t.Context(), address)
 			require.NoError(t, err)
 			require.JSONEq(t, `{"ready":true}`, string(description))
+			costs, err := c.Costs(t.Context(), address)
+			require.NoError(t, err)
+			require.Equal(t, map[uint64]uint64{1: 10, 2: 0}, costs)
+			ahead, within, err := c.Clock(t.Context(), address)
+			require.NoError(t, err)
+			require.LessOrEqual(t, ahead.Abs(), within, "it is the same clock")
 			require.InDelta(t, 1, testutil.ToFloat64(s.requests.WithLabelValues("Claim", "OK")), 0)
 			require.InDelta(t, 1, testutil.ToFloat64(c.requests.WithLabelValues("Checkpoint", "OK")), 0)
 		})

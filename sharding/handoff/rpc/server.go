@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,9 @@ type Handler interface {
 	Status(ctx context.Context) ([]byte, error)
 	// Describe returns how this member is, as a JSON object.
 	Describe(ctx context.Context) ([]byte, error)
+	// Costs returns what the groups that run here cost, by the hash of their
+	// keys (sharding.Hash); 0 if it is not known yet.
+	Costs(ctx context.Context) (map[uint64]uint64, error)
 }
 
 // ServerConfig says who this member is and where it listens.
@@ -65,6 +69,9 @@ type Server struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	oversize prometheus.Counter
+
+	mu      sync.Mutex
+	senders map[string]*bases // of checkpoints, by member
 }
 
 // NewServer returns a server for the handler. It opens no port.
@@ -72,6 +79,7 @@ func NewServer(cfg ServerConfig, h Handler, logger *slog.Logger, reg prometheus.
 	f := promauto.With(reg)
 	return &Server{
 		cfg:     cfg,
+		senders: map[string]*bases{},
 		handler: h,
 		logger:  logger,
 		requests: f.NewCounterVec(prometheus.CounterOpts{
@@ -173,17 +181,6 @@ func (s *Server) fit(states []handoff.GroupState, member string) []handoff.Group
 	return fitting
 }
 
-// Checkpoint is the Cluster service's.
-func (s *Server) Checkpoint(ctx context.Context, req *clusterv1.CheckpointRequest) (*clusterv1.CheckpointResponse, error) {
-	if err := check(req.GetMember(), len(req.GetGroups()), maxStates); err != nil {
-		return nil, err
-	}
-	if err := s.handler.Checkpoint(ctx, req.GetMember(), fromProto(req.GetGroups())); err != nil {
-		return nil, asStatus(err)
-	}
-	return &clusterv1.CheckpointResponse{}, nil
-}
-
 // Status is the Cluster service's.
 func (s *Server) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
 	groups, err := s.handler.Status(ctx)
@@ -200,6 +197,25 @@ func (s *Server) Describe(ctx context.Context, _ *clusterv1.DescribeRequest) (*c
 		return nil, asStatus(err)
 	}
 	return &clusterv1.DescribeResponse{MemberJson: member}, nil
+}
+
+// Costs is the Cluster service's.
+func (s *Server) Costs(ctx context.Context, _ *clusterv1.CostsRequest) (*clusterv1.CostsResponse, error) {
+	costs, err := s.handler.Costs(ctx)
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	resp := &clusterv1.CostsResponse{}
+	for group, cost := range costs {
+		resp.Groups = append(resp.Groups, group)
+		resp.Costs = append(resp.Costs, cost)
+	}
+	return resp, nil
+}
+
+// Clock is the Cluster service's.
+func (s *Server) Clock(context.Context, *clusterv1.ClockRequest) (*clusterv1.ClockResponse, error) {
+	return &clusterv1.ClockResponse{UnixNanos: time.Now().UnixNano()}, nil
 }
 
 func check(member string, groups, limit int) error {
