@@ -20,8 +20,10 @@ const slabSamples = 4096
 // entry is one read of the storage that selectors share.
 type entry struct {
 	batch    *Batch
+	key      string
 	matchers []*labels.Matcher
 	window   window
+	columns  bool
 	// queries ask for it; wider is the read that answers in its place.
 	queries []int
 	wider   *entry
@@ -35,18 +37,18 @@ type entry struct {
 	// What was read, valid once done is closed. result is one of the metric's.
 	result   string
 	querier  storage.Querier
-	series   []series
+	column   Column
 	warnings annotations.Annotations
 	samples  int64
 	err      error
 
 	mu    sync.Mutex
-	views map[viewKey][]series
-	index map[string]map[string][]int
+	views map[string]Column
+	index map[string]map[string][]int32
 }
 
-func newEntry(b *Batch, ms []*labels.Matcher, w window) *entry {
-	return &entry{batch: b, matchers: ms, window: w, done: make(chan struct{})}
+func newEntry(b *Batch, key string, n need) *entry {
+	return &entry{batch: b, key: key, matchers: n.matchers, window: n.window, done: make(chan struct{})}
 }
 
 // root is the read that answers for e.
@@ -83,7 +85,7 @@ func (e *entry) release() {
 // drop gives the memory of the samples back.
 func (e *entry) drop() {
 	e.batch.scanner.budget.give(e.samples)
-	e.samples, e.series = 0, nil
+	e.samples, e.column = 0, Column{}
 }
 
 // start begins to read, once. It does so on a goroutine of its own, so that a
@@ -138,6 +140,11 @@ func (e *entry) decode(set storage.SeriesSet) (result string, err error) {
 		d  decoder
 		it chunkenc.Iterator
 	)
+	expected := e.batch.scanner.shapes.Get(e.key).shape
+	if expected != nil {
+		e.column.Points = make([][]promql.FPoint, 0, len(expected.Labels))
+	}
+	series := Follow(expected)
 	for set.Next() {
 		s := set.At()
 		it = s.Iterator(it)
@@ -154,8 +161,12 @@ func (e *entry) decode(set storage.SeriesSet) (result string, err error) {
 		}
 		e.samples += n
 		if n > 0 {
-			e.series = append(e.series, series{s.Labels(), points})
+			series.Add(s.Labels())
+			e.column.Points = append(e.column.Points, points)
 		}
+	}
+	if e.column.Shape = series.Shape(); e.column.Shape != expected {
+		e.batch.scanner.shapes.Put(e.key, known{shape: e.column.Shape}, int64(len(e.column.Points)))
 	}
 	return resultShared, set.Err()
 }

@@ -1,8 +1,10 @@
 package scan
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -23,6 +25,7 @@ type need struct {
 	query    int
 	matchers []*labels.Matcher
 	window   window
+	columns  bool
 }
 
 // plan finds the reads that are shared and who shares them.
@@ -32,7 +35,7 @@ func (b *Batch) plan(queries []Query) {
 		w := walk{query: q, add: func(vs *parser.VectorSelector, w window) {
 			ms := sortMatchers(vs.LabelMatchers)
 			k := keyOf(ms)
-			needs[k] = append(needs[k], need{i, ms, w})
+			needs[k] = append(needs[k], need{i, ms, w, q.Columns})
 		}}
 		if q.Expr != nil {
 			w.walk(q.Expr, window{q.Start, q.End})
@@ -40,23 +43,25 @@ func (b *Batch) plan(queries []Query) {
 	}
 	b.entries = make(map[string][]*entry, len(needs))
 	for k, ns := range needs {
-		b.entries[k] = b.merge(ns)
+		b.entries[k] = b.merge(k, ns)
 	}
 	b.users = make([][]*entry, len(queries))
 	b.share()
 }
 
-// merge joins needs of the same matchers whose windows overlap.
-func (b *Batch) merge(needs []need) []*entry {
+// merge joins needs of the same matchers, whose key is given, if their windows
+// overlap.
+func (b *Batch) merge(key string, needs []need) []*entry {
 	slices.SortStableFunc(needs, func(a, b need) int { return int(min(max(a.window.mint-b.window.mint, -1), 1)) })
 	var entries []*entry
 	for _, n := range needs {
 		last := len(entries) - 1
 		if last < 0 || n.window.mint > entries[last].window.maxt {
-			entries = append(entries, newEntry(b, n.matchers, n.window))
 			last++
+			entries = append(entries, newEntry(b, fmt.Sprintf("%s%d\xfe", key, last), n))
 		}
 		e := entries[last]
+		e.columns = e.columns || n.columns
 		e.window.maxt = max(e.window.maxt, n.window.maxt)
 		e.queries = append(e.queries, n.query)
 	}
@@ -64,7 +69,7 @@ func (b *Batch) merge(needs []need) []*entry {
 }
 
 // share finds for every read a wider one that answers it, and drops those that
-// have one user only.
+// have one user only, unless it wants columns.
 func (b *Batch) share() {
 	uses := make(map[*entry]int, len(b.entries))
 	for _, es := range b.entries {
@@ -75,6 +80,9 @@ func (b *Batch) share() {
 	for _, es := range b.entries {
 		for _, e := range es {
 			uses[e.root()] += len(e.queries)
+			if e.columns {
+				uses[e.root()]++
+			}
 		}
 	}
 	for k, es := range b.entries {
@@ -160,16 +168,20 @@ func sortMatchers(ms []*labels.Matcher) []*labels.Matcher {
 	})
 }
 
-// keyOf returns a text that equals for equal sorted matchers.
+// Key returns a text that equals that of other matchers if and only if they are
+// the same in some order.
+func Key(ms []*labels.Matcher) string { return keyOf(sortMatchers(ms)) }
+
+// keyOf is Key for sorted matchers. No text inside a matcher is taken for a part
+// of the next one, since all say how long they are.
 func keyOf(ms []*labels.Matcher) string {
-	var b strings.Builder
+	var b []byte
 	for _, m := range ms {
-		b.WriteString(m.Name)
-		b.WriteByte(byte('0' + m.Type))
-		b.WriteString(m.Value)
-		b.WriteByte('\xff')
+		b = strconv.AppendInt(append(b, byte('0'+m.Type)), int64(len(m.Name)), 10)
+		b = strconv.AppendInt(append(b, ','), int64(len(m.Value)), 10)
+		b = append(append(append(b, ':'), m.Name...), m.Value...)
 	}
-	return b.String()
+	return string(b)
 }
 
 // walk finds the selectors of a query and the windows in which they may read.

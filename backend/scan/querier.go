@@ -44,7 +44,7 @@ func (q *querier) Select(ctx context.Context, sorted bool, hints *storage.Select
 		case resultError:
 			return storage.ErrSeriesSet(root.err)
 		case resultShared:
-			return &seriesSet{view: root.view(sortedMatchers, w), warnings: root.warnings}
+			return &seriesSet{column: root.view(sortedMatchers), window: w, warnings: root.warnings}
 		}
 		return q.selectDirect(ctx, sorted, hints, ms)
 	}}

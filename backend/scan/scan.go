@@ -7,7 +7,11 @@
 // answered from that one's series. What a batch reads once, what holds
 // native histograms (their counter reset hints depend on where reading begins)
 // and what does not fit into the bound on samples is read from the storage
-// directly, as if there were no batch.
+// directly, as if there were no batch. Floats hands out a read as columns, for
+// those who can do with all samples at once.
+//
+// From batch to batch only label sets are kept, to recognise reads of the same
+// series (Shape); samples are read anew.
 //
 // The package never changes what is read: a shared selector yields the samples
 // in the order that the storage has them in, between the same two instants.
@@ -29,6 +33,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
+
+	"github.com/tocsin-rules/tocsin/backend/kept"
 )
 
 // Config bounds the memory of all batches together.
@@ -36,12 +42,16 @@ type Config struct {
 	// MaxSamples is the number of decoded samples, of 16 bytes each, that are
 	// held for sharing; the zero value asks for 10,000,000.
 	MaxSamples int64
+	// MaxSeries is the number of label sets that are kept from batch to batch,
+	// each with 20 bytes besides its labels; the zero value asks for 2,000,000.
+	MaxSeries int64
 }
 
 // Scanner makes batches over one storage.
 type Scanner struct {
 	queryable storage.Queryable
 	budget    budget
+	shapes    *kept.Cache[known]
 	metrics   *metrics
 }
 
@@ -50,8 +60,11 @@ func New(cfg Config, queryable storage.Queryable, reg prometheus.Registerer) *Sc
 	if cfg.MaxSamples == 0 {
 		cfg.MaxSamples = 10_000_000
 	}
-	s := &Scanner{queryable: queryable, budget: budget{limit: cfg.MaxSamples}}
-	s.metrics = newMetrics(reg, &s.budget)
+	if cfg.MaxSeries == 0 {
+		cfg.MaxSeries = 2_000_000
+	}
+	s := &Scanner{queryable: queryable, budget: budget{limit: cfg.MaxSamples}, shapes: kept.New[known](cfg.MaxSeries)}
+	s.metrics = newMetrics(reg, s)
 	return s
 }
 
@@ -63,6 +76,9 @@ type Query struct {
 	// distance in which instant selectors look for a sample, all in
 	// milliseconds.
 	Start, End, Lookback int64
+	// Columns says that the query calls Floats, for which everything is read as
+	// if it were shared.
+	Columns bool
 }
 
 // Batch returns a batch of queries. It reads until ctx ends or the batch is
@@ -139,15 +155,23 @@ const (
 	resultError      = "error"
 )
 
-func newMetrics(reg prometheus.Registerer, b *budget) *metrics {
+func newMetrics(reg prometheus.Registerer, s *Scanner) *metrics {
 	f := promauto.With(reg)
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tocsin_backend_scan_samples",
 		Help: "Samples held in memory for the queries that share them.",
-	}, func() float64 { return float64(b.used.Load()) })
+	}, func() float64 { return float64(s.budget.used.Load()) })
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tocsin_backend_scan_series",
+		Help: "Label sets kept from batch to batch to recognise series.",
+	}, s.shapes.Weight)
+	f.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tocsin_backend_scan_forgotten_total",
+		Help: "Lists of label sets that were forgotten for lack of room.",
+	}, s.shapes.Forgotten)
 	m := &metrics{reads: f.NewCounterVec(prometheus.CounterOpts{
 		Name: "tocsin_backend_scan_reads_total",
-		Help: "Reads that several selectors of a batch were to share, by result.",
+		Help: "Reads that were to be shared or handed out as columns, by result.",
 	}, []string{"result"})}
 	for _, result := range []string{resultShared, resultHistograms, resultLimit, resultError} {
 		m.reads.WithLabelValues(result)

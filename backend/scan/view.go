@@ -12,56 +12,97 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// viewKey names a part of what was read.
-type viewKey struct {
-	matchers string
-	window   window
+// Column is the samples of series.
+type Column struct {
+	Shape *Shape
+	// Points are the floats of each label set of Shape, oldest first. They are
+	// only read.
+	Points [][]promql.FPoint
+}
+
+// known is what is kept from batch to batch: the shape of a read or, with
+// parent and rows, which series of a read have the matchers of a narrower
+// selector.
+type known struct {
+	shape, parent *Shape
+	rows          []int32
 }
 
 // view returns what a selector sees of a read: the series that match what its
-// matchers add, cut to its window. Selectors that see the same share it.
-func (e *entry) view(ms []*labels.Matcher, w window) []series {
-	k := viewKey{keyOf(ms), w}
+// matchers add. Selectors that see the same share it.
+func (e *entry) view(ms []*labels.Matcher) Column {
+	added := e.added(ms)
+	if len(added) == 0 {
+		return e.column
+	}
+	k := keyOf(added)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	v, ok := e.views[k]
 	if ok {
 		return v
 	}
-	if v = e.matching(ms); w != e.window {
-		v = cut(v, w)
+	part := e.part(k, added)
+	v = Column{part.shape, make([][]promql.FPoint, len(part.rows))}
+	for i, row := range part.rows {
+		v.Points[i] = e.column.Points[row]
 	}
 	if e.views == nil {
-		e.views = make(map[viewKey][]series)
+		e.views = make(map[string]Column)
 	}
 	e.views[k] = v
 	return v
 }
 
-// matching returns the series that match the matchers that e lacks. A label
-// that a series does not have is empty, in memory as in the storage.
-func (e *entry) matching(ms []*labels.Matcher) []series {
-	added := slices.DeleteFunc(slices.Clone(ms), func(m *labels.Matcher) bool {
-		return slices.ContainsFunc(e.matchers, func(o *labels.Matcher) bool {
+// added returns the matchers that e lacks.
+func (e *entry) added(ms []*labels.Matcher) (added []*labels.Matcher) {
+	for _, m := range ms {
+		if !slices.ContainsFunc(e.matchers, func(o *labels.Matcher) bool {
 			return m.Name == o.Name && m.Type == o.Type && m.Value == o.Value
-		})
-	})
-	if len(added) == 0 {
-		return e.series
-	}
-	var matching []series
-	if i := slices.IndexFunc(added, func(m *labels.Matcher) bool { return m.Type == labels.MatchEqual }); i >= 0 {
-		for _, place := range e.places(added[i]) {
-			matching = append(matching, e.series[place])
-		}
-		return slices.DeleteFunc(matching, func(s series) bool { return !matches(s.labels, added) })
-	}
-	for _, s := range e.series {
-		if matches(s.labels, added) {
-			matching = append(matching, s)
+		}) {
+			added = append(added, m)
 		}
 	}
-	return matching
+	return added
+}
+
+// part returns the series that match, from memory if the read has the series
+// that it had the last time.
+func (e *entry) part(key string, added []*labels.Matcher) known {
+	key = e.key + key
+	shapes := e.batch.scanner.shapes
+	p := shapes.Get(key)
+	if p.shape != nil && p.parent == e.column.Shape {
+		return p
+	}
+	series := Follow(p.shape)
+	p = known{parent: e.column.Shape, rows: e.matching(added)}
+	for _, row := range p.rows {
+		series.Add(p.parent.Labels[row])
+	}
+	p.shape = series.Shape()
+	shapes.Put(key, p, int64(len(p.rows)))
+	return p
+}
+
+// matching returns the places of the series that match. A label that a series
+// does not have is empty, in memory as in the storage.
+func (e *entry) matching(ms []*labels.Matcher) (rows []int32) {
+	all := e.column.Shape.Labels
+	if i := slices.IndexFunc(ms, func(m *labels.Matcher) bool { return m.Type == labels.MatchEqual }); i >= 0 {
+		for _, row := range e.places(ms[i]) {
+			if matches(all[row], ms) {
+				rows = append(rows, row)
+			}
+		}
+		return rows
+	}
+	for row, ls := range all {
+		if matches(ls, ms) {
+			rows = append(rows, int32(row))
+		}
+	}
+	return rows
 }
 
 func matches(ls labels.Labels, ms []*labels.Matcher) bool {
@@ -69,37 +110,34 @@ func matches(ls labels.Labels, ms []*labels.Matcher) bool {
 }
 
 // places returns where the series are that have a label's value.
-func (e *entry) places(m *labels.Matcher) []int {
+func (e *entry) places(m *labels.Matcher) []int32 {
 	values, ok := e.index[m.Name]
 	if !ok {
-		values = make(map[string][]int)
-		for i, s := range e.series {
-			v := s.labels.Get(m.Name)
-			values[v] = append(values[v], i)
+		values = make(map[string][]int32)
+		for i, ls := range e.column.Shape.Labels {
+			v := ls.Get(m.Name)
+			values[v] = append(values[v], int32(i))
 		}
 		if e.index == nil {
-			e.index = make(map[string]map[string][]int)
+			e.index = make(map[string]map[string][]int32)
 		}
 		e.index[m.Name] = values
 	}
 	return values[m.Value]
 }
 
-// cut returns the series that have samples in a window, with only those.
-func cut(all []series, w window) []series {
-	part := make([]series, 0, len(all))
-	for _, s := range all {
-		from := search(s.points, w.mint)
-		to := from + search(s.points[from:], w.maxt+1)
-		if from < to {
-			part = append(part, series{s.labels, s.points[from:to]})
-		}
-	}
-	return part
+// cut returns the samples in a window.
+func cut(points []promql.FPoint, w window) []promql.FPoint {
+	from := search(points, w.mint)
+	to := from + search(points[from:], w.maxt+1)
+	return points[from:to]
 }
 
 // search returns the place of the first sample that is not before t.
 func search(points []promql.FPoint, t int64) int {
+	if n := len(points); n == 0 || points[n-1].T < t {
+		return n // The newest samples are what most ask for.
+	}
 	i, _ := slices.BinarySearchFunc(points, t, func(p promql.FPoint, t int64) int { return cmp.Compare(p.T, t) })
 	return i
 }
@@ -161,16 +199,34 @@ func (it *iterator) AtFloatHistogram(*histogram.FloatHistogram) (int64, *histogr
 	panic("scan: a float is no histogram")
 }
 
-// seriesSet hands out a view.
+// seriesSet hands out the series of a column that have samples in a window.
 type seriesSet struct {
-	view     []series
+	column   Column
+	window   window
 	at       int
+	series   *series
 	warnings annotations.Annotations
 }
 
 var _ storage.SeriesSet = (*seriesSet)(nil)
 
-func (s *seriesSet) Next() bool                        { s.at++; return s.at <= len(s.view) }
-func (s *seriesSet) At() storage.Series                { return &s.view[s.at-1] }
-func (s *seriesSet) Err() error                        { return nil }
+// Next implements storage.SeriesSet.
+func (s *seriesSet) Next() bool {
+	for ; s.at < len(s.column.Points); s.at++ {
+		if points := cut(s.column.Points[s.at], s.window); len(points) > 0 {
+			s.series = &series{s.column.Shape.Labels[s.at], points}
+			s.at++
+			return true
+		}
+	}
+	return false
+}
+
+// At implements storage.SeriesSet.
+func (s *seriesSet) At() storage.Series { return s.series }
+
+// Err implements storage.SeriesSet.
+func (s *seriesSet) Err() error { return nil }
+
+// Warnings implements storage.SeriesSet.
 func (s *seriesSet) Warnings() annotations.Annotations { return s.warnings }
