@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/tocsin-rules/tocsin/backend"
+	"github.com/tocsin-rules/tocsin/backend/columns"
 	"github.com/tocsin-rules/tocsin/backend/engine"
 	"github.com/tocsin-rules/tocsin/backend/pushdown"
 	"github.com/tocsin-rules/tocsin/proto/transport"
@@ -121,8 +122,11 @@ func newProcess(opts Options, logger *slog.Logger) (*process, error) {
 		return p, nil
 	}
 	p.pushdown, err = pushdown.New(
-		pushdown.Config{ListenAddress: opts.GRPCListenAddress, Transport: opts.GRPC, Lookback: opts.Query.Lookback},
-		pushdown.Deps{Engine: p.engine, Queryable: store, Ready: store.Ready, Registry: reg, Logger: logger},
+		pushdown.Config{
+			ListenAddress: opts.GRPCListenAddress, Transport: opts.GRPC, Lookback: opts.Query.Lookback,
+			Columns: columns.Config{MaxSamples: opts.Query.MaxSamples, Timeout: opts.Query.Timeout},
+		},
+		pushdown.Deps{Engine: p.engine, Admit: p.engine.Admit, Queryable: store, Ready: store.Ready, Registry: reg, Logger: logger},
 	)
 	return p, err
 }

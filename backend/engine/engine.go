@@ -76,6 +76,7 @@ func (c Config) withDefaults() Config {
 type Engine struct {
 	fast      *fast.Engine
 	reference *promql.Engine
+	gate      gate
 	fallbacks *prometheus.CounterVec
 	lingering sync.WaitGroup
 }
@@ -85,12 +86,13 @@ var _ promql.QueryEngine = (*Engine)(nil)
 // New returns an engine.
 func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) *Engine {
 	cfg = cfg.withDefaults()
+	gate := newGate(cfg.MaxConcurrent)
 	opts := promql.EngineOpts{
 		Logger:                   logger,
 		Reg:                      reg,
 		MaxSamples:               cfg.MaxSamples,
 		Timeout:                  cfg.Timeout,
-		ActiveQueryTracker:       newGate(cfg.MaxConcurrent),
+		ActiveQueryTracker:       gate,
 		LookbackDelta:            cfg.Lookback,
 		NoStepSubqueryIntervalFn: func(int64) int64 { return cfg.SubqueryInterval.Milliseconds() },
 		EnableAtModifier:         true,
@@ -101,6 +103,7 @@ func New(cfg Config, reg prometheus.Registerer, logger *slog.Logger) *Engine {
 	e := &Engine{
 		fast:      fast.New(fast.Opts{EngineOpts: opts, EnableAnalysis: true}),
 		reference: promql.NewEngine(opts),
+		gate:      gate,
 		fallbacks: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_backend_engine_fallback_total",
 			Help: "Queries that Prometheus' engine answered instead of promql-engine.",
@@ -127,6 +130,13 @@ func (e *Engine) NewRangeQuery(ctx context.Context, q storage.Queryable, opts pr
 	return e.newQuery(ctx, q, expr, func(ctx context.Context, engine promql.QueryEngine, q storage.Queryable) (promql.Query, error) {
 		return engine.NewRangeQuery(ctx, q, opts, expr, start, end, step)
 	})
+}
+
+// Admit waits for a place among the queries that may run at the same time, for
+// one that the engine itself does not run. It fails when ctx ends.
+func (e *Engine) Admit(ctx context.Context) (release func(), err error) {
+	place, err := e.gate.Insert(ctx, "")
+	return func() { e.gate.Delete(place) }, err
 }
 
 // Wait blocks until no query holds on to the storage any more, at most a few

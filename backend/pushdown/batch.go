@@ -3,16 +3,16 @@ package pushdown
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
 	"google.golang.org/grpc/status"
 
-	"github.com/tocsin-rules/tocsin/backend/scan"
+	"github.com/tocsin-rules/tocsin/backend/columns"
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
 )
 
@@ -69,8 +69,8 @@ type execution struct {
 	server *Server
 	jobs   []*job
 	opts   promql.QueryOpts
-	// scan reads the storage for all jobs.
-	scan *scan.Batch
+	// columns is what the jobs share.
+	columns *columns.Batch
 }
 
 // runBatch answers one batch. An error ends the stream; faults of single
@@ -80,7 +80,7 @@ func (s *Server) runBatch(ctx context.Context, batch *pushdownv1.BatchRequest, e
 	s.metrics.fragments.Add(float64(len(batch.GetFragments())))
 	enc.begin(batch.GetBatchId())
 	x := s.newExecution(ctx, batch)
-	defer x.scan.Close()
+	defer x.columns.Close()
 	if err := x.run(ctx, enc); err != nil {
 		return err
 	}
@@ -96,29 +96,23 @@ func (s *Server) newExecution(ctx context.Context, batch *pushdownv1.BatchReques
 	jobs := jobsOf(batch.GetFragments())
 	refusal := s.checkBatch(batch)
 	lookback := time.Duration(batch.GetLookbackMs()) * time.Millisecond
-	queries := make([]scan.Query, len(jobs))
+	queries := make([]columns.Query, len(jobs))
 	for i, j := range jobs {
 		if j.err = refusal; j.err == nil {
 			j.err = s.check(j.key)
 		}
 		if j.err == nil {
-			queries[i] = j.reads(cmp.Or(lookback, s.cfg.Lookback))
+			queries[i] = columns.Query{
+				Expr: j.expr, Start: j.start, End: j.end, Step: j.step,
+				Lookback: cmp.Or(lookback, s.cfg.Lookback).Milliseconds(),
+			}
 		}
 	}
 	return &execution{
 		server: s, jobs: jobs,
-		opts: promql.NewPrometheusQueryOpts(false, lookback),
-		scan: s.scanner.Batch(ctx, queries),
+		opts:    promql.NewPrometheusQueryOpts(false, lookback),
+		columns: s.columns.Batch(ctx, queries),
 	}
-}
-
-// reads says what the job will read. The engine reports what does not parse.
-func (j *job) reads(lookback time.Duration) scan.Query {
-	expr, err := parser.ParseExpr(j.expr)
-	if err != nil {
-		return scan.Query{}
-	}
-	return scan.Query{Expr: expr, Start: j.start, End: j.end, Lookback: lookback.Milliseconds()}
 }
 
 // run runs jobs on a bounded number of workers and encodes what they return.
@@ -152,42 +146,57 @@ func (x *execution) run(ctx context.Context, enc *encoder) error {
 		}
 		x.server.metrics.outcome(&o)
 		o.release()
-		x.scan.Done(o.job.place)
+		x.columns.Done(o.job.place)
 	}
 	return err
 }
 
-// execute runs one query.
+// execute runs one query, in columns if that is possible.
 func (x *execution) execute(ctx context.Context, j *job) outcome {
 	if j.err != nil {
 		return failure(j, j.err)
+	}
+	res, samples := x.columns.Exec(ctx, j.place)
+	if !errors.Is(res.Err, columns.ErrElsewhere) {
+		o := outcome{job: j, release: func() {}}
+		o.take(res, samples)
+		return o
 	}
 	q, err := x.newQuery(ctx, j.key)
 	if err != nil {
 		return failure(j, errorOf(err))
 	}
-	res := q.Exec(ctx)
+	res = q.Exec(ctx)
+	if res.Err == nil {
+		samples = q.Stats().Samples.TotalSamples
+	}
 	o := outcome{job: j, release: q.Close}
+	o.take(res, samples)
+	return o
+}
+
+// take fills in the result of a query that has read some samples.
+func (o *outcome) take(res *promql.Result, samples int64) {
 	if res.Err != nil {
 		o.err = errorOf(res.Err)
-		return o
+		return
 	}
+	var err error
 	if o.value, err = valueOf(res.Value); err != nil {
 		o.err = userError("%s", err)
-		return o
+		return
 	}
-	warnings, infos := res.Warnings.AsStrings(j.expr, maxAnnotations, maxAnnotations)
+	warnings, infos := res.Warnings.AsStrings(o.job.expr, maxAnnotations, maxAnnotations)
 	o.warnings = append(warnings, infos...)
-	o.samples = uint64(q.Stats().Samples.TotalSamples)
-	return o
+	o.samples = uint64(samples)
 }
 
 func (x *execution) newQuery(ctx context.Context, k key) (promql.Query, error) {
 	start, end := time.UnixMilli(k.start), time.UnixMilli(k.end)
 	if k.step == 0 {
-		return x.server.deps.Engine.NewInstantQuery(ctx, x.scan, x.opts, k.expr, start)
+		return x.server.deps.Engine.NewInstantQuery(ctx, x.columns.Queryable(), x.opts, k.expr, start)
 	}
-	return x.server.deps.Engine.NewRangeQuery(ctx, x.scan, x.opts, k.expr, start, end, time.Duration(k.step)*time.Millisecond)
+	return x.server.deps.Engine.NewRangeQuery(ctx, x.columns.Queryable(), x.opts, k.expr, start, end, time.Duration(k.step)*time.Millisecond)
 }
 
 // checkBatch finds what is wrong with a batch as a whole.

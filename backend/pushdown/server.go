@@ -3,7 +3,8 @@
 // get typed columns back.
 //
 // The fragments of a batch run side by side, on one read of the storage as far
-// as they select the same series (package scan).
+// as they select the same series (package scan), and share what they have in
+// common (package columns); what that does not cover runs on the engine.
 //
 // The package never evaluates PromQL itself and never changes a result: what
 // a client decodes equals what the engine returned, bit by bit. How it fills
@@ -40,7 +41,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
-	"github.com/tocsin-rules/tocsin/backend/scan"
+	"github.com/tocsin-rules/tocsin/backend/columns"
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
 	"github.com/tocsin-rules/tocsin/proto/transport"
 )
@@ -77,8 +78,8 @@ type Config struct {
 	Concurrency int
 	// Lookback is the engine's, for batches that name none; default 5 minutes.
 	Lookback time.Duration
-	// Scan bounds what the fragments of batches share.
-	Scan scan.Config
+	// Columns bounds what the fragments of batches share.
+	Columns columns.Config
 }
 
 func (c Config) withDefaults() Config {
@@ -112,7 +113,10 @@ func (c Config) Validate() error { return c.Transport.Validate(c.ListenAddress) 
 
 // Deps is what a server works with.
 type Deps struct {
+	// Engine runs what is not evaluated in columns; Admit waits until one more
+	// of the rest may run, nil lets all run.
 	Engine    promql.QueryEngine
+	Admit     func(context.Context) (release func(), err error)
 	Queryable storage.Queryable
 	// Ready says why the storage can't be queried yet; nil means that it can.
 	Ready    func() error
@@ -126,7 +130,7 @@ type Server struct {
 
 	cfg      Config
 	deps     Deps
-	scanner  *scan.Scanner
+	columns  *columns.Evaluator
 	metrics  *metrics
 	listener net.Listener
 	streams  atomic.Int64
@@ -140,9 +144,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	return &Server{
-		cfg:      cfg,
-		deps:     deps,
-		scanner:  scan.New(cfg.Scan, deps.Queryable, deps.Registry),
+		cfg:  cfg,
+		deps: deps,
+		columns: columns.New(cfg.Columns, columns.Deps{
+			Queryable: deps.Queryable, Admit: deps.Admit, Registry: deps.Registry, Logger: deps.Logger,
+		}),
 		metrics:  newMetrics(deps.Registry),
 		stopping: make(chan struct{}),
 	}, nil

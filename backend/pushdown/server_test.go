@@ -159,7 +159,8 @@ func TestEqualFragmentsRunOnce(t *testing.T) {
 	t.Parallel()
 	e := &counting{QueryEngine: newEngine()}
 	c := open(t, serve(t, pushdown.Config{}, e, loaded(t)))
-	results := c.batch(1, instant("up", 600_000), instant("requests_total", 600_000), instant("up", 600_000), instant("up", 600_001))
+	up, other := "min_over_time(up[1m:30s])", "max_over_time(requests_total[1m:30s])"
+	results := c.batch(1, instant(up, 600_000), instant(other, 600_000), instant(up, 600_000), instant(up, 600_001))
 	require.Equal(t, int64(3), e.queries.Load())
 	requireEqualRows(t, results[0].rows, results[2].rows)
 	require.Len(t, results[3].rows, 2)
@@ -244,7 +245,7 @@ func TestCancelledStreamCancelsTheQuery(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := pushdownv1.NewPushdownClient(conn).Execute(ctx)
 	require.NoError(t, err)
-	require.NoError(t, stream.Send(&pushdownv1.BatchRequest{Fragments: []*pushdownv1.Fragment{instant("up", 0)}}))
+	require.NoError(t, stream.Send(&pushdownv1.BatchRequest{Fragments: []*pushdownv1.Fragment{instant(engineOnly, 0)}}))
 	<-e.started
 	cancel()
 	require.ErrorIs(t, <-e.cancelled, context.Canceled)
@@ -258,13 +259,16 @@ func TestStopEndsIdleStreamsAtOnceAndLateBatchesInTime(t *testing.T) {
 	require.NoError(t, idle.stream.Send(&pushdownv1.BatchRequest{}))
 	_, err := idle.stream.Recv()
 	require.NoError(t, err)
-	require.NoError(t, busy.stream.Send(&pushdownv1.BatchRequest{Fragments: []*pushdownv1.Fragment{instant("up", 0)}}))
+	require.NoError(t, busy.stream.Send(&pushdownv1.BatchRequest{Fragments: []*pushdownv1.Fragment{instant(engineOnly, 0)}}))
 	<-e.started
 	require.NoError(t, stop())
 	_, err = idle.stream.Recv()
 	require.Equal(t, codes.Unavailable, status.Code(err))
 	require.ErrorIs(t, <-e.cancelled, context.Canceled)
 }
+
+// engineOnly is an expression that is not evaluated in columns.
+const engineOnly = "up @ 0"
 
 // blocking is an engine whose queries run until they are cancelled.
 type blocking struct {
