@@ -3,6 +3,7 @@ package up
 import (
 	"encoding/base64"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tocsin-rules/tocsin/proto/transport"
 	ruler "github.com/tocsin-rules/tocsin/ruler/app"
+	"github.com/tocsin-rules/tocsin/up/pki"
 )
 
 func openTestDir(t *testing.T) *dataDir {
@@ -108,30 +110,30 @@ func TestTheCertificateServesOurTransport(t *testing.T) {
 	require.NoError(t, ensureCertificate(d.dirs))
 	c := transport.Config{CertFile: d.cert(), KeyFile: d.key(), CAFile: d.ca()}
 	require.NoError(t, c.Validate("127.0.0.1:1"))
-	require.NoError(t, checkCertificate(d.dirs, time.Now().Add(certificateLife-clockSlack)))
-	require.Error(t, checkCertificate(d.dirs, time.Now().Add(certificateLife+clockSlack)), "it expires")
+	require.NoError(t, checkCertificate(d.dirs, time.Now().Add(pki.Life-time.Hour)))
+	require.Error(t, checkCertificate(d.dirs, time.Now().Add(pki.Life+time.Hour)), "it expires")
 }
 
 func TestACertificateIsRenewedWhenItMustBe(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, d *dataDir){
 		"a key that is not its own": func(t *testing.T, d *dataDir) {
-			other, err := newCertificate(time.Now())
+			other, err := pki.New(time.Now())
 			require.NoError(t, err)
-			require.NoError(t, writeFile(d.key(), other.key))
+			require.NoError(t, writeFile(d.key(), other.Key))
 		},
 		"another authority": func(t *testing.T, d *dataDir) {
-			other, err := newCertificate(time.Now())
+			other, err := pki.New(time.Now())
 			require.NoError(t, err)
-			require.NoError(t, writeFile(d.ca(), other.ca))
+			require.NoError(t, writeFile(d.ca(), other.CA))
 		},
 		"a missing file": func(t *testing.T, d *dataDir) { require.NoError(t, os.Remove(d.ca())) },
 		"it expires soon": func(t *testing.T, d *dataDir) {
-			old, err := newCertificate(time.Now().Add(renewBefore/2 - certificateLife))
+			old, err := pki.New(time.Now().Add(renewBefore/2-pki.Life), net.IPv4(127, 0, 0, 1))
 			require.NoError(t, err)
-			require.NoError(t, writeFile(d.ca(), old.ca))
-			require.NoError(t, writeFile(d.cert(), old.cert))
-			require.NoError(t, writeFile(d.key(), old.key))
+			require.NoError(t, writeFile(d.ca(), old.CA))
+			require.NoError(t, writeFile(d.cert(), old.Cert))
+			require.NoError(t, writeFile(d.key(), old.Key))
 			require.NoError(t, checkCertificate(d.dirs, time.Now()), "it is still valid")
 		},
 	} {
