@@ -3,6 +3,7 @@ package ruler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -96,6 +97,7 @@ func (b *batch) stage(n int) []*evaluation {
 }
 
 func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluation) {
+	evaluations = r.withWhatTheyRead(evaluations)
 	if len(evaluations) == 0 {
 		return
 	}
@@ -114,16 +116,45 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 		if err == nil {
 			err = r.produce(ctx, e, results[i].Vector, at)
 		}
-		e.failed = err != nil
-		if e.failed && results[i].Retryable {
-			e.task.failed = append(e.task.failed, e.rule)
-		}
-		e.finish(err, took/time.Duration(len(evaluations)))
-		r.metrics.evaluation(e, err, took/time.Duration(len(evaluations)))
-		if e.isAlert() && e.task.notify {
-			r.notify(e)
-		}
+		r.evaluated(e, err, results[i].Retryable, took/time.Duration(len(evaluations)))
 	}
+}
+
+// evaluated notes how the evaluation of a rule ended.
+func (r *Ruler) evaluated(e *evaluation, err error, retryable bool, took time.Duration) {
+	e.failed = err != nil
+	if e.failed && retryable {
+		e.task.failed = append(e.task.failed, e.rule)
+	}
+	e.finish(err, took)
+	r.metrics.evaluation(e, err, took)
+	if e.isAlert() && e.task.notify {
+		r.notify(e)
+	}
+}
+
+// withWhatTheyRead returns the evaluations that have their slot's records to
+// read. The others fail as what they read did, and are repeated after it: they
+// would take what is not there yet for what does not exist.
+func (r *Ruler) withWhatTheyRead(evaluations []*evaluation) []*evaluation {
+	return slices.DeleteFunc(slices.Clone(evaluations), func(e *evaluation) bool {
+		g := e.task.group
+		for _, i := range g.reads[e.rule] {
+			if e.task.lacks(i) {
+				err := fmt.Errorf("rule %q, which this one reads, is not evaluated for this slot yet", g.def.Rules[i].Name())
+				r.evaluated(e, err, true, 0)
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// lacks tells whether what a rule records is not there for the slot. A rule
+// that a repeat leaves out was done before; a live slot leaves out those that
+// are behind.
+func (t *task) lacks(rule int) bool {
+	return slices.Contains(t.failed, rule) || !t.job.Repeat && !slices.Contains(t.job.Rules, rule)
 }
 
 func (e *evaluation) isAlert() bool { return e.task.group.def.Rules[e.rule].Alert != "" }

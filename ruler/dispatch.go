@@ -17,7 +17,7 @@ type batchKey struct {
 
 // dispatch starts a batch for every slot that is due.
 func (r *Ruler) dispatch(ctx context.Context) {
-	now := time.Now()
+	now := r.now()
 	jobs, missed := r.sched.Due(now)
 	r.missed(missed)
 	r.mu.Lock()
@@ -70,7 +70,7 @@ func (r *Ruler) runWhenFree(ctx context.Context, b *batch) {
 // finished tells the schedule how the jobs of a batch ended, and the handoff
 // core what is committed.
 func (r *Ruler) finished(b *batch) {
-	now := time.Now()
+	now := r.now()
 	var states []handoff.GroupState
 	for _, t := range b.tasks {
 		run := r.running[t.job.Key]

@@ -18,6 +18,7 @@ import (
 type group struct {
 	def    rule.Group
 	stages [][]int
+	reads  [][]int  // the earlier rules that each rule may read
 	ids    []string // of the rules, unique in the group
 
 	mu       sync.Mutex
@@ -62,9 +63,11 @@ func newGroup(def rule.Group, resend time.Duration) *group {
 		rules[i] = alertRule(def, r, resend)
 		rules[i].Name = r.Record + rules[i].Name
 	}
+	stages, reads := rule.Stages(def)
 	return &group{
 		def:    def,
-		stages: rule.Stages(def),
+		stages: stages,
+		reads:  reads,
 		ids:    alert.Identities(rules),
 		rules:  make([]ruleState, len(def.Rules)),
 	}

@@ -34,6 +34,7 @@ type Ruler struct {
 	cfg     Config
 	deps    Deps
 	log     *slog.Logger
+	now     func() time.Time
 	metrics *metrics
 	inbox   chan func()   // run by the loop, one after the other
 	done    chan struct{} // closed when the loop has ended
@@ -89,10 +90,15 @@ func New(cfg Config, deps Deps) (*Ruler, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("ruler: %w", err)
 	}
+	now := deps.Now
+	if now == nil {
+		now = time.Now
+	}
 	return &Ruler{
 		cfg:     cfg,
 		deps:    deps,
 		log:     deps.Logger,
+		now:     now,
 		metrics: newMetrics(deps.Reg),
 		inbox:   make(chan func()),
 		done:    make(chan struct{}),
@@ -128,7 +134,7 @@ func (r *Ruler) Run(ctx context.Context) error {
 		}
 		r.settle(ctx)
 		r.dispatch(ctx)
-		due.Reset(r.wait(time.Now()))
+		due.Reset(r.wait(r.now()))
 	}
 }
 
@@ -241,7 +247,7 @@ func (r *Ruler) settle(ctx context.Context) {
 	for len(r.events) > 0 {
 		ev := r.events[0]
 		r.events = r.events[1:]
-		for _, action := range r.core.Step(time.Now(), ev) {
+		for _, action := range r.core.Step(r.now(), ev) {
 			r.perform(ctx, action)
 		}
 	}
@@ -275,12 +281,12 @@ func (r *Ruler) start(a handoff.Start) {
 	}
 	r.log.Info("group starts here", "group", a.Key, "from", a.From, "slot", p.Committed)
 	r.mu.Lock()
-	r.running[a.Key] = &runner{group: g, since: time.Now().UTC(), from: a.From}
+	r.running[a.Key] = &runner{group: g, since: r.now().UTC(), from: a.From}
 	r.mu.Unlock()
 	r.metrics.started(g)
 	r.metrics.handoffs.WithLabelValues(origin(a.From)).Inc()
 	r.metrics.groups.Set(float64(len(r.running)))
-	r.missed(r.sched.Add(g.scheduled(), p, time.Now()))
+	r.missed(r.sched.Add(g.scheduled(), p, r.now()))
 }
 
 // origin is where a state came from, as few words.
@@ -347,7 +353,7 @@ func (r *Ruler) applyEdit(run *runner) {
 	run.group, run.edit = next, nil
 	r.mu.Unlock()
 	r.metrics.started(next)
-	r.missed(r.sched.Add(next.scheduled(), p, time.Now()))
+	r.missed(r.sched.Add(next.scheduled(), p, r.now()))
 }
 
 // moveBehind finds rules that are behind at their new place in the group.
@@ -432,36 +438,52 @@ func (r *Ruler) recover(ctx context.Context, a handoff.Recover) {
 	r.background(func() {
 		ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 		defer cancel()
-		ev := r.recovered(ctx, a.Keys, groups)
-		r.do(func() { r.events = append(r.events, ev) })
+		events := r.recovered(ctx, groups)
+		r.do(func() { r.events = append(r.events, events...) })
 	})
 }
 
-func (r *Ruler) recovered(ctx context.Context, keys []string, groups []*group) handoff.Event {
+// recovered says what could be read of the groups: of some everything, of some
+// part, of some nothing.
+func (r *Ruler) recovered(ctx context.Context, groups []*group) []handoff.Event {
 	rec := recoverer{
-		history:   r.deps.History,
-		home:      r.cfg.Home,
-		backfill:  r.cfg.Limits.Backfill,
-		tolerance: r.cfg.Tolerance,
-		resend:    r.cfg.ResendDelay,
+		history:    r.deps.History,
+		partitions: r.cfg.Partitions,
+		backfill:   r.cfg.Limits.Backfill,
+		tolerance:  r.cfg.Tolerance,
+		resend:     r.cfg.ResendDelay,
 	}
-	progress, err := rec.recover(ctx, groups, time.Now())
-	if err != nil {
-		r.log.Warn("recovering groups from the backends", "groups", len(keys), "err", err)
-		return handoff.RecoverFailed{Keys: keys, Err: err.Error()}
-	}
-	var states []handoff.GroupState
+	progress, found := rec.recover(ctx, groups, r.now())
+	whole, part := &handoff.Recovered{}, &handoff.Recovered{Partial: true}
+	var none handoff.RecoverFailed
 	for i, g := range groups {
-		if progress[i].Committed.IsZero() {
-			continue
+		switch err := found[i].err; {
+		case err == nil:
+			r.addRecovered(whole, g, progress[i])
+		case found[i].all:
+			none.Keys, none.Err = append(none.Keys, g.def.Key), err.Error()
+		default:
+			r.addRecovered(part, g, progress[i])
+			r.log.Warn("recovering a group from some of the backends only", "group", g.def.Key, "err", err)
 		}
-		state, err := g.encode(progress[i])
-		if err != nil {
-			return handoff.RecoverFailed{Keys: keys, Err: err.Error()}
-		}
-		states = append(states, state)
 	}
-	return handoff.Recovered{Keys: keys, States: states}
+	if len(none.Keys) > 0 {
+		r.log.Warn("recovering groups from the backends", "groups", len(none.Keys), "err", none.Err)
+	}
+	return []handoff.Event{*whole, *part, none}
+}
+
+func (r *Ruler) addRecovered(to *handoff.Recovered, g *group, p schedule.Progress) {
+	to.Keys = append(to.Keys, g.def.Key)
+	if p.Committed.IsZero() {
+		return
+	}
+	state, err := g.encode(p)
+	if err != nil {
+		r.log.Error("encoding the state of a group", "group", g.def.Key, "err", err)
+		return
+	}
+	to.States = append(to.States, state)
 }
 
 // checkpoint leaves states with another member; nobody waits for it.

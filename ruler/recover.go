@@ -2,7 +2,7 @@ package ruler
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -18,11 +18,13 @@ import (
 // recoverer rebuilds what nobody hands over out of what the backends hold:
 // how far a group had come, and its alerts.
 type recoverer struct {
-	history   storage.Queryable
-	home      labels.Labels
-	backfill  time.Duration
-	tolerance alert.Tolerance
-	resend    time.Duration
+	history storage.Queryable
+	// partitions are those of the backends; each is read for itself, so that
+	// one that does not answer concerns only groups that it holds traces of.
+	partitions []labels.Labels
+	backfill   time.Duration
+	tolerance  alert.Tolerance
+	resend     time.Duration
 }
 
 // traces are the newest samples that groups of one scope left.
@@ -30,31 +32,32 @@ type traces struct {
 	committed map[string]time.Time // by group key
 	forState  []promql.Sample
 	firing    []promql.Sample
+	// err is of the partitions that could not be read, which are all or some.
+	err error
+	all bool
 }
 
 // recover fills in the alerts of the groups and returns how far each had come,
-// parallel to groups. Groups of one scope are read together.
-func (r *recoverer) recover(ctx context.Context, groups []*group, now time.Time) ([]schedule.Progress, error) {
-	progress := make([]schedule.Progress, len(groups))
+// and the traces that say so, parallel to groups. Groups of one scope are read
+// together.
+func (r *recoverer) recover(ctx context.Context, groups []*group, now time.Time) ([]schedule.Progress, []traces) {
+	progress, found := make([]schedule.Progress, len(groups)), make([]traces, len(groups))
 	known := map[string]traces{}
 	for i, g := range groups {
-		scope := g.def.Scope
-		t, ok := known[scope.String()]
+		scope := g.def.Scope.String()
+		t, ok := known[scope]
 		if !ok {
-			var err error
-			if t, err = r.read(ctx, scope, now); err != nil {
-				return nil, fmt.Errorf("recover groups of scope %s: %w", scope, err)
-			}
-			known[scope.String()] = t
+			t = r.read(ctx, g.def.Scope, now)
+			known[scope] = t
 		}
 		committed, ok := t.committed[g.def.Key]
 		if !ok {
 			committed = t.lastSlot(g.def, now)
 		}
-		progress[i] = schedule.Progress{Committed: committed}
+		found[i], progress[i] = t, schedule.Progress{Committed: committed}
 		r.alerts(g, t, progress[i].Committed, now)
 	}
-	return progress, nil
+	return progress, found
 }
 
 // moving is how many slots ago the alerts of a group may have been recorded
@@ -102,39 +105,81 @@ func (r *recoverer) alerts(g *group, t traces, committed, now time.Time) {
 	}
 }
 
-func (r *recoverer) read(ctx context.Context, scope labels.Labels, now time.Time) (traces, error) {
+// read gathers the traces from all partitions that may hold series of the scope.
+func (r *recoverer) read(ctx context.Context, scope labels.Labels, now time.Time) traces {
 	t := traces{committed: map[string]time.Time{}}
+	var errs []error
+	places := within(r.partitions, scope)
+	for _, place := range places {
+		if err := r.readFrom(ctx, place, now, &t); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	t.err, t.all = errors.Join(errs...), len(errs) > 0 && len(errs) == len(places)
+	return t
+}
+
+// within returns the scope narrowed to each partition that may hold series of
+// it. Labels that the series of a partition lack have an empty value.
+func within(partitions []labels.Labels, scope labels.Labels) []labels.Labels {
+	if len(partitions) == 0 {
+		return []labels.Labels{scope}
+	}
+	var places []labels.Labels
+	for _, p := range partitions {
+		b, fits := labels.NewScratchBuilder(0), true
+		p.Range(func(l labels.Label) {
+			fits = fits && (!scope.Has(l.Name) || scope.Get(l.Name) == l.Value)
+			if !scope.Has(l.Name) {
+				b.Add(l.Name, l.Value)
+			}
+		})
+		if fits {
+			scope.Range(func(l labels.Label) { b.Add(l.Name, l.Value) })
+			places = append(places, b.Labels())
+		}
+	}
+	return places
+}
+
+// readFrom adds the traces that are in one place.
+func (r *recoverer) readFrom(ctx context.Context, place labels.Labels, now time.Time, t *traces) error {
 	span := max(r.backfill, r.tolerance.Outage)
 	q, err := r.history.Querier(now.Add(-span).UnixMilli(), now.UnixMilli())
 	if err != nil {
-		return t, err
+		return err
 	}
 	defer q.Close()
-	b := labels.NewBuilder(r.home)
-	scope.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
-	markers, err := newest(ctx, q, b.Set(labels.MetricName, committedMetric).Labels())
+	markers, err := newest(ctx, q, place, labels.MetricName, committedMetric)
 	if err != nil {
-		return t, err
+		return err
+	}
+	forState, err := newest(ctx, q, place, labels.MetricName, "ALERTS_FOR_STATE")
+	if err != nil {
+		return err
+	}
+	firing, err := newest(ctx, q, place, labels.MetricName, "ALERTS", "alertstate", alert.Firing.String())
+	if err != nil {
+		return err
 	}
 	for _, s := range markers {
 		t.committed[s.Metric.Get(groupLabel)] = time.Unix(int64(s.F), 0).UTC()
 	}
-	b.Reset(scope)
-	if t.forState, err = newest(ctx, q, b.Set(labels.MetricName, "ALERTS_FOR_STATE").Labels()); err != nil {
-		return t, err
-	}
-	b.Set(labels.MetricName, "ALERTS").Set("alertstate", alert.Firing.String())
-	t.firing, err = newest(ctx, q, b.Labels())
-	return t, err
+	t.forState, t.firing = append(t.forState, forState...), append(t.firing, firing...)
+	return nil
 }
 
-// newest reads the newest raw sample of each series that carries the labels,
-// a staleness marker if that is it.
-func newest(ctx context.Context, q storage.Querier, match labels.Labels) ([]promql.Sample, error) {
+// newest reads the newest raw sample of each series that carries the labels of a
+// place and those given as pairs, a staleness marker if that is it.
+func newest(ctx context.Context, q storage.Querier, place labels.Labels, pairs ...string) ([]promql.Sample, error) {
 	var matchers []*labels.Matcher
-	match.Range(func(l labels.Label) {
+	match := func(l labels.Label) {
 		matchers = append(matchers, labels.MustNewMatcher(labels.MatchEqual, l.Name, l.Value))
-	})
+	}
+	place.Range(match)
+	for i := 0; i < len(pairs); i += 2 {
+		match(labels.Label{Name: pairs[i], Value: pairs[i+1]})
+	}
 	var samples []promql.Sample
 	var it chunkenc.Iterator
 	set := q.Select(ctx, false, nil, matchers...)

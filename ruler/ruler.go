@@ -91,6 +91,10 @@ type Config struct {
 	Tolerance alert.Tolerance
 	// Timeout bounds the evaluation of one batch, its writes included.
 	Timeout time.Duration
+	// Partitions are the labels that say which slice of the data each backend
+	// holds; an empty value means that its series lack the label. Without any
+	// there is one backend for everything.
+	Partitions []labels.Labels
 	// Home are labels without which no backend would take a series that no
 	// tenancy gives labels to; empty where one holds what carries none.
 	Home labels.Labels
@@ -132,6 +136,9 @@ type Deps struct {
 	// History is the data of all backends, from which groups that nobody
 	// hands over are recovered.
 	History storage.Queryable
-	Logger  *slog.Logger
-	Reg     prometheus.Registerer
+	// Now is the wall clock of the member, by which slots are due; nil means
+	// time.Now. Members' clocks differ.
+	Now    func() time.Time
+	Logger *slog.Logger
+	Reg    prometheus.Registerer
 }

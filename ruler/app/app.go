@@ -203,7 +203,7 @@ func (a *app) newRuler() error {
 	rc.ResendDelay = time.Duration(a.cfg.Global.ResendDelay)
 	rc.Tolerance.Outage = time.Duration(a.cfg.Global.BackfillLimit)
 	rc.Timeout = 2 * time.Duration(a.cfg.Global.QueryTimeout)
-	rc.Home = a.cfg.home()
+	rc.Home, rc.Partitions = a.cfg.home(), a.cfg.partitions()
 	a.ruler, err = ruler.New(rc, ruler.Deps{
 		Evaluator: batchEvaluator{a.evaluator},
 		Writer:    w,

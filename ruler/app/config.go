@@ -206,6 +206,15 @@ func (c *Config) destinations() []write.Destination {
 	return destinations
 }
 
+// partitions are the partition labels of all backends.
+func (c *Config) partitions() []labels.Labels {
+	all := make([]labels.Labels, len(c.Backends))
+	for i, b := range c.Backends {
+		all[i] = labels.FromMap(b.PartitionLabels)
+	}
+	return all
+}
+
 // home are labels that send a series without any tenancy to a backend: none
 // if one holds what carries no partition label, else those of the first.
 func (c *Config) home() labels.Labels {

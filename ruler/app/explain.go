@@ -77,16 +77,17 @@ func (c *Config) planBackends() []plan.Backend {
 func ExplainedRules(groups []rule.Group) []explain.Rule {
 	var rules []explain.Rule
 	for _, g := range groups {
-		stages := make([]int, len(g.Rules))
-		for stage, members := range rule.Stages(g) {
+		stageOf := make([]int, len(g.Rules))
+		stages, _ := rule.Stages(g)
+		for stage, members := range stages {
 			for _, i := range members {
-				stages[i] = stage
+				stageOf[i] = stage
 			}
 		}
 		for i, r := range g.Rules {
 			rules = append(rules, explain.Rule{
 				Group: g.Key, Name: r.Name(), Type: ruleType(r), Expr: r.Expr, Scope: g.Scope,
-				Batch: explain.Batch{Slots: slots(g), Offset: g.QueryOffset, Stage: stages[i]},
+				Batch: explain.Batch{Slots: slots(g), Offset: g.QueryOffset, Stage: stageOf[i]},
 			})
 		}
 	}

@@ -26,15 +26,22 @@ const (
 // labels that the other is sure to set; what is not sure counts as read.
 // Queries in templates are not considered: they run after all of the group's
 // expressions. The time is quadratic in the number of rules.
-func Stages(g Group) [][]int {
+//
+// Reads has, for each rule, the earlier ones that it may read.
+func Stages(g Group) (stages, reads [][]int) {
 	prints := make([]footprint, len(g.Rules))
 	stage := make([]int, len(g.Rules))
-	var stages [][]int
+	reads = make([][]int, len(g.Rules))
 	for j, r := range g.Rules {
 		prints[j] = newFootprint(r, g.Scope)
 		for i := range j {
-			if distance, bound := prints[j].distance(prints[i]); bound {
-				stage[j] = max(stage[j], stage[i]+distance)
+			distance, bound := prints[j].distance(prints[i])
+			if !bound {
+				continue
+			}
+			stage[j] = max(stage[j], stage[i]+distance)
+			if distance > 0 {
+				reads[j] = append(reads[j], i)
 			}
 		}
 		for len(stages) <= stage[j] {
@@ -42,7 +49,7 @@ func Stages(g Group) [][]int {
 		}
 		stages[stage[j]] = append(stages[stage[j]], j)
 	}
-	return stages
+	return stages, reads
 }
 
 // footprint is what a rule reads and writes.

@@ -15,7 +15,8 @@ import (
 )
 
 // TestStages runs the scripts in testdata/stages. Their only command takes
-// rules, one a line, and prints the names of those in each stage:
+// rules, one a line, and prints the names of those in each stage,
+// and who reads whom:
 //
 //	stages [cluster=NAME]
 //	NAME[{labels}] := EXPR          a recording rule
@@ -32,12 +33,18 @@ func TestStages(t *testing.T) {
 				g.Rules = append(g.Rules, ruleOf(t, strings.TrimSpace(line)))
 			}
 			var b strings.Builder
-			for i, stage := range Stages(g) {
+			stages, reads := Stages(g)
+			for i, stage := range stages {
 				fmt.Fprintf(&b, "%d:", i)
 				for _, r := range stage {
 					b.WriteString(" " + g.Rules[r].Name())
 				}
 				b.WriteString("\n")
+			}
+			for j, read := range reads {
+				for _, i := range read {
+					fmt.Fprintf(&b, "%s reads %s\n", g.Rules[j].Name(), g.Rules[i].Name())
+				}
 			}
 			return b.String()
 		})
@@ -73,14 +80,25 @@ func TestQuickStagesGiveWhatFileOrderGives(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
 		g := randomGroup(t, rng)
-		stages := Stages(g)
+		stages, reads := Stages(g)
 		sequential := make([][]int, len(g.Rules))
 		for i := range sequential {
 			sequential[i] = []int{i}
 		}
 		require.Equal(t, evaluate(g, sequential), evaluate(g, stages), "%s\n%v", g, stages)
 		require.Equal(t, naiveStages(g), stages, "%s", g)
+		for j := range g.Rules {
+			for i := range j {
+				require.Equal(t, naiveReads(g, j, i), slices.Contains(reads[j], i), "%s: rule %d, %d", g, j, i)
+			}
+		}
 	}
+}
+
+func naiveReads(g Group, reader, written int) bool {
+	return slices.ContainsFunc(parser.ExtractSelectors(g.Rules[reader].Expr), func(s []*labels.Matcher) bool {
+		return selects(s, seriesOf(g.Rules[written]))
+	})
 }
 
 // written is a series as the naive twin sees it: all labels known.
@@ -139,11 +157,7 @@ func seriesOf(r Rule) labels.Labels {
 // naiveStages pushes rules to later stages until nothing is wrong any more.
 func naiveStages(g Group) [][]int {
 	stage := make([]int, len(g.Rules))
-	reads := func(i, j int) bool {
-		return slices.ContainsFunc(parser.ExtractSelectors(g.Rules[i].Expr), func(s []*labels.Matcher) bool {
-			return selects(s, seriesOf(g.Rules[j]))
-		})
-	}
+	reads := func(i, j int) bool { return naiveReads(g, i, j) }
 	for changed := true; changed; {
 		changed = false
 		for j := range g.Rules {

@@ -56,7 +56,11 @@ func (c *Core) askLater(now time.Time, g *group, member string) {
 // matters: it is shown to people only.
 const backend = "backend"
 
-func (c *Core) recovered(e Recovered) {
+func (c *Core) recovered(now time.Time, e Recovered) {
+	if e.Partial {
+		c.recoveredPartly(now, e)
+		return
+	}
 	for _, s := range e.States {
 		if g, ok := c.groups[s.Key]; ok && g.phase == recovering {
 			c.store.put(s, backend, false)
@@ -69,12 +73,35 @@ func (c *Core) recovered(e Recovered) {
 	}
 }
 
+// recoveredPartly keeps what there is until everything is there, or until it is
+// time to begin with that.
+func (c *Core) recoveredPartly(now time.Time, e Recovered) {
+	c.recoverFailed(now, e.Keys)
+	for _, key := range e.Keys {
+		if g, ok := c.groups[key]; ok && g.phase == recovering {
+			g.part = &GroupState{Key: key}
+		}
+	}
+	for i, s := range e.States {
+		if g, ok := c.groups[s.Key]; ok && g.part != nil {
+			g.part = &e.States[i]
+		}
+	}
+}
+
 func (c *Core) recoverFailed(now time.Time, keys []string) {
 	for _, key := range keys {
 		if g, ok := c.groups[key]; ok && g.phase == recovering {
-			g.retryAt = now.Add(c.cfg.RetryInterval)
+			g.retryAt = now.Add(c.recoverDelay(now, g))
 		}
 	}
+}
+
+// recoverDelay is the time until the backends are asked again: the longer they
+// have not answered, the longer.
+func (c *Core) recoverDelay(now time.Time, g *group) time.Duration {
+	began := g.deadline.Add(-c.cfg.RecoverTimeout)
+	return max(c.cfg.RetryInterval, min(now.Sub(began)/4, c.cfg.RecoverTimeout/10))
 }
 
 // checkpointReceived keeps the states. A checkpoint of a group that this

@@ -24,8 +24,8 @@ type Config struct {
 	// progress. It is shorter than ClaimTimeout, so that the group can be
 	// asked for again in time.
 	AnswerTimeout time.Duration
-	// RecoverTimeout is how long a group waits for the backend before it
-	// starts without any state.
+	// RecoverTimeout is how long a group waits for all of the backends that
+	// concern it before it starts with what those know that answer.
 	RecoverTimeout time.Duration
 	// UnclaimedTimeout is how long a group runs on after another member
 	// became its owner, if it isn't claimed.

@@ -53,7 +53,7 @@ func (c *Core) Step(now time.Time, ev Event) Ready {
 	case ClaimFailed:
 		c.claimFailed(now, e)
 	case Recovered:
-		c.recovered(e)
+		c.recovered(now, e)
 	case RecoverFailed:
 		c.recoverFailed(now, e.Keys)
 	case Committed:

@@ -52,7 +52,9 @@
 // When all members have given the group up, or after Config.ClaimTimeout, the
 // new owner starts it from the newest state that anybody knew, its own kept
 // states included. If nobody knew anything, the state is recovered from the
-// backend; if that fails for Config.RecoverTimeout, the group starts anew.
+// backends. While none of those that concern the group answers, it waits: it
+// could not be evaluated either. If some answer and others do not for
+// Config.RecoverTimeout, it starts with what those know.
 // Members that have not given the group up are asked again for as long as they
 // are in the view and this member is the owner, whether it runs the group or
 // not. A newer state that arrives when the group already runs is counted in

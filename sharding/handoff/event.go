@@ -49,14 +49,18 @@ type ClaimFailed struct {
 	Err  string
 }
 
-// Recovered gives what the backend knew of the keys of one Recover; a key
+// Recovered gives what the backends knew of the keys of one Recover; a key
 // without a state has left no trace there.
 type Recovered struct {
 	Keys   []string
 	States []GroupState
+	// Partial tells that some of the backends that may hold traces of the keys
+	// can't be asked now.
+	Partial bool
 }
 
-// RecoverFailed says that the backend can't be asked about the keys now.
+// RecoverFailed says that none of the backends that may hold traces of the
+// keys can be asked now.
 type RecoverFailed struct {
 	Keys []string
 	Err  string
@@ -124,7 +128,11 @@ func (e ClaimFailed) String() string {
 
 // String gives the event on one line.
 func (e Recovered) String() string {
-	return fmt.Sprintf("recovered %s states=%s", bracket(e.Keys), states(e.States))
+	kind := "recovered"
+	if e.Partial {
+		kind = "recovered-partly"
+	}
+	return fmt.Sprintf("%s %s states=%s", kind, bracket(e.Keys), states(e.States))
 }
 
 // String gives the event on one line.

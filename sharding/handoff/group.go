@@ -42,6 +42,9 @@ type group struct {
 	deadline time.Time
 	// retryAt is when to ask the backend again; zero while it is being asked.
 	retryAt time.Time
+	// part is what those of the backends knew that answered, while others do
+	// not; nil if none has answered.
+	part *GroupState
 	// lostAt is when the present owner became the owner in place of this
 	// member.
 	lostAt time.Time
@@ -162,7 +165,7 @@ func (c *Core) advance(now time.Time, g *group) {
 		g.phase, g.deadline = claiming, now.Add(c.cfg.ClaimTimeout)
 	}
 	if g.phase == claiming && (len(g.asks) == 0 || !now.Before(g.deadline)) {
-		g.phase, g.deadline, g.retryAt = recovering, now.Add(c.cfg.RecoverTimeout), now
+		g.phase, g.deadline, g.retryAt, g.part = recovering, now.Add(c.cfg.RecoverTimeout), now, nil
 	}
 	if g.phase == recovering {
 		c.advanceRecovery(now, g)
@@ -174,11 +177,18 @@ func (c *Core) advance(now time.Time, g *group) {
 }
 
 // advanceRecovery starts the group if its state is known by now, as it mostly
-// is from the claims, and else asks the backend.
+// is from the claims, and else asks the backends. As long as none of those that
+// concern the group answers it could not be evaluated either, and started anew
+// it would forget its slots and alerts.
 func (c *Core) advanceRecovery(now time.Time, g *group) {
 	state, _ := c.store.get(g.key)
 	switch {
-	case state.known() || !now.Before(g.deadline):
+	case state.known():
+		c.start(g)
+	case g.part != nil && !now.Before(g.deadline):
+		if g.part.known() {
+			c.store.put(*g.part, backend, false)
+		}
 		c.start(g)
 	case !g.retryAt.IsZero() && !now.Before(g.retryAt):
 		g.retryAt = time.Time{}

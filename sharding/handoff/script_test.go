@@ -24,7 +24,7 @@ import (
 //	heal                       undo all cuts
 //	crash a                    kill a member
 //	drain a                    end a member in order
-//	backend up|down            whether states can be recovered
+//	backend up|down|partly     whether states can be recovered
 //	show                       print what all cores hold
 //
 // Each event is printed with its actions under it; messages arrive at once.
@@ -105,7 +105,7 @@ func (s *script) fault(t *testing.T, d *datadriven.TestData, words []string) {
 		s.step(words[0], Drain{})
 		s.deliver()
 	case "backend":
-		s.backendDown = words[0] == "down"
+		s.backendDown, s.backendPartly = words[0] == "down", words[0] == "partly"
 	default:
 		d.Fatalf(t, "unknown command %q", d.Cmd)
 	}

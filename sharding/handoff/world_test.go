@@ -27,6 +27,8 @@ type world struct {
 	// backend has the last slot written of each group.
 	backend     map[string]time.Time
 	backendDown bool
+	// backendPartly means that part of the backend does not answer.
+	backendPartly bool
 	// delay says how long a message between two members takes; lost ones say
 	// false.
 	delay func(from, to string) (time.Duration, bool)
@@ -185,7 +187,7 @@ func (w *world) ask(a Recover) Event {
 			found = append(found, GroupState{Key: key, CommittedSlot: slot})
 		}
 	}
-	return Recovered{Keys: a.Keys, States: found}
+	return Recovered{Keys: a.Keys, States: found, Partial: w.backendPartly}
 }
 
 // commit ends a slot of groups that a member runs.
