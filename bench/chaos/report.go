@@ -13,13 +13,13 @@ import (
 func (r result) fault() error {
 	var errs []error
 	for what, n := range map[string]int{
-		"slots are missing":            r.slotsMissing,
-		"recorded samples are missing": r.recorded.Missing,
-		"recorded samples differ":      r.recorded.Different,
-		"alerts started over":          r.resets,
-		"notifications are missing":    r.notifications.Missing,
-		"notifications are unexpected": r.notifications.Unexpected,
-		"slots were given up":          int(r.givenUp),
+		"slots are missing":                                r.slotsMissing,
+		"recorded samples are missing":                     r.recorded.Missing,
+		"recorded samples differ":                          r.recorded.Different,
+		"alerts started over":                              r.resets,
+		"notifications are missing":                        r.notifications.Missing,
+		"notifications are unexpected":                     r.notifications.Unexpected,
+		"slots were given up":                              int(r.givenUp),
 		"samples were written twice with different values": int(r.duplicates),
 	} {
 		if n > 0 {

@@ -72,7 +72,7 @@ func (c Config) memberHost(i int) string {
 // New writes configurations and starts nothing.
 func New(cfg Config) (*Fleet, error) {
 	f := &Fleet{cfg: cfg, Backends: map[string]*Process{}, counters: map[string]map[string]float64{}, totals: map[string]float64{}}
-	ports, err := freePorts(cfg.host(), 2*(len(clusters()))+2*cfg.Alertmanagers+3*cfg.Members)
+	ports, err := freePorts(cfg.host(), 2*len(clusters())+2*cfg.Alertmanagers+3*cfg.Members)
 	if err != nil {
 		return nil, err
 	}
@@ -284,13 +284,18 @@ func (f *Fleet) Close() error {
 // freePorts finds ports that nobody listens on.
 func freePorts(host string, n int) ([]int, error) {
 	var ports []int
+	var held []net.Listener
 	for range n {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close() // All at once at the end, so that none is found twice.
+		held = append(held, l)
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	return ports, nil
+	var errs []error
+	for _, l := range held {
+		errs = append(errs, l.Close()) // Only now, so that none is found twice.
+	}
+	return ports, errors.Join(errs...)
 }
