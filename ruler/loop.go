@@ -24,6 +24,9 @@ const (
 	tick = 250 * time.Millisecond
 	// peerTimeout bounds one message to another member.
 	peerTimeout = 3 * time.Second
+	// asleep is the time without a tick after which this member has to expect
+	// that others have taken it for dead: less than they need for that.
+	asleep = 2 * time.Second
 	// recoverTimeout bounds reading what groups left in the backends.
 	recoverTimeout = 20 * time.Second
 )
@@ -123,6 +126,7 @@ func (r *Ruler) Run(ctx context.Context) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
+		before := r.now()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -131,6 +135,10 @@ func (r *Ruler) Run(ctx context.Context) error {
 		case <-ticker.C:
 			r.events = append(r.events, handoff.Tick{})
 		case <-due.C:
+		}
+		if slept := r.now().Sub(before); slept > asleep {
+			r.log.Warn("this member was asleep, or its clock was set: asking the others who runs its groups", "slept", slept)
+			r.events = append(r.events, handoff.Woke{})
 		}
 		r.settle(ctx)
 		r.dispatch(ctx)

@@ -48,6 +48,9 @@ const (
 	StopUnclaimed
 	// StopAlone: this member drains and there is nobody to take the group.
 	StopAlone
+	// StopWoke: this member was asleep and has to find out first who runs the
+	// group now.
+	StopWoke
 )
 
 // String returns the word for the reason.
@@ -61,6 +64,8 @@ func (r StopReason) String() string {
 		return "unclaimed"
 	case StopAlone:
 		return "alone"
+	case StopWoke:
+		return "woke"
 	default:
 		return fmt.Sprintf("reason(%d)", uint8(r))
 	}

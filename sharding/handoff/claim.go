@@ -4,6 +4,22 @@ import "time"
 
 // This file is the side that claims groups.
 
+// woke stops everything and claims what this member owns from all others, with
+// its own states as what is known at least.
+func (c *Core) woke(now time.Time) {
+	for _, g := range c.order {
+		if g.phase != running {
+			continue
+		}
+		c.stop(g, StopWoke)
+		if c.owns(g) {
+			g.woken = true
+			c.ask(g, c.others(), now)
+			c.sendAsks(now, g)
+		}
+	}
+}
+
 // learn keeps what another member knows of a group, unless the group runs
 // here: its own state is the one that counts then.
 func (c *Core) learn(from string, state GroupState) {

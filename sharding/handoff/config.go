@@ -14,6 +14,9 @@ type Config struct {
 	// ClaimTimeout is how long a new owner waits for others to give a group
 	// up before it starts it with what it knows.
 	ClaimTimeout time.Duration
+	// WokenTimeout takes the place of ClaimTimeout for groups that ran here
+	// before this member was asleep.
+	WokenTimeout time.Duration
 	// RetryInterval is the time between two claims of a group from a member
 	// that refused or failed, and between two attempts to recover it.
 	RetryInterval time.Duration
@@ -43,6 +46,7 @@ func DefaultConfig(self string) Config {
 	return Config{
 		Self:             self,
 		ClaimTimeout:     2 * time.Second,
+		WokenTimeout:     15 * time.Second,
 		RetryInterval:    500 * time.Millisecond,
 		ClaimExpiry:      10 * time.Second,
 		AnswerTimeout:    time.Second,
@@ -65,6 +69,7 @@ func (c Config) Validate() error {
 		value time.Duration
 	}{
 		{"claim timeout", c.ClaimTimeout},
+		{"woken timeout", c.WokenTimeout},
 		{"retry interval", c.RetryInterval},
 		{"claim expiry", c.ClaimExpiry},
 		{"answer timeout", c.AnswerTimeout},

@@ -60,6 +60,8 @@ func (c *Core) Step(now time.Time, ev Event) Ready {
 		c.committed(e.States)
 	case CheckpointReceived:
 		c.checkpointReceived(now, e)
+	case Woke:
+		c.woke(now)
 	case Tick:
 		c.tick(now)
 	case Drain:

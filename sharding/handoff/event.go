@@ -76,6 +76,10 @@ type CheckpointReceived struct {
 	States []GroupState
 }
 
+// Woke says that this member did nothing for a while, so that others may have
+// taken it for dead and evaluate its groups.
+type Woke struct{}
+
 // Tick says that time has passed.
 type Tick struct{}
 
@@ -91,6 +95,7 @@ func (ClaimAnswered) event()      {}
 func (ClaimFailed) event()        {}
 func (Recovered) event()          {}
 func (RecoverFailed) event()      {}
+func (Woke) event()               {}
 func (Committed) event()          {}
 func (CheckpointReceived) event() {}
 func (Tick) event()               {}
@@ -150,6 +155,9 @@ func (e CheckpointReceived) String() string {
 
 // String gives the event's name.
 func (Tick) String() string { return "tick" }
+
+// String gives the event's name.
+func (Woke) String() string { return "woke" }
 
 // String gives the event's name.
 func (Drain) String() string { return "drain" }

@@ -38,6 +38,9 @@ type group struct {
 	phase            phase
 	// asks are the members that may run the group, while this one owns it.
 	asks map[string]ask
+	// woken tells that another member may have run the group while this one was
+	// asleep, and that it is claimed for that reason.
+	woken bool
 	// deadline ends claiming or recovering, whichever it is.
 	deadline time.Time
 	// retryAt is when to ask the backend again; zero while it is being asked.
@@ -162,7 +165,7 @@ func (c *Core) ask(g *group, members []string, at time.Time) {
 // advance moves a group on as far as it goes now.
 func (c *Core) advance(now time.Time, g *group) {
 	if g.phase == idle && c.owns(g) {
-		g.phase, g.deadline = claiming, now.Add(c.cfg.ClaimTimeout)
+		g.phase, g.deadline = claiming, now.Add(c.claimTimeout(g))
 	}
 	if g.phase == claiming && (len(g.asks) == 0 || !now.Before(g.deadline)) {
 		g.phase, g.deadline, g.retryAt, g.part = recovering, now.Add(c.cfg.RecoverTimeout), now, nil
@@ -174,6 +177,16 @@ func (c *Core) advance(now time.Time, g *group) {
 		c.stop(g, reason)
 	}
 	c.sendAsks(now, g)
+}
+
+// claimTimeout is longer for a group that another member may well run: until it
+// has found out that this one is alive it refuses, and what this one knows of
+// the group is old.
+func (c *Core) claimTimeout(g *group) time.Duration {
+	if g.woken {
+		return c.cfg.WokenTimeout
+	}
+	return c.cfg.ClaimTimeout
 }
 
 // advanceRecovery starts the group if its state is known by now, as it mostly
@@ -198,7 +211,7 @@ func (c *Core) advanceRecovery(now time.Time, g *group) {
 
 func (c *Core) start(g *group) {
 	state, from := c.store.get(g.key)
-	g.phase = running
+	g.phase, g.woken = running, false
 	c.out.starts = append(c.out.starts, Start{
 		Key: g.key, State: state, From: from, Unanswered: slices.Sorted(maps.Keys(g.asks)),
 	})

@@ -24,6 +24,7 @@ import (
 //	heal                       undo all cuts
 //	crash a                    kill a member
 //	drain a                    end a member in order
+//	wake a                     tell a member that it was asleep
 //	backend up|down|partly     whether states can be recovered
 //	show                       print what all cores hold
 //
@@ -104,6 +105,10 @@ func (s *script) fault(t *testing.T, d *datadriven.TestData, words []string) {
 	case "drain":
 		s.step(words[0], Drain{})
 		s.deliver()
+	case "wake":
+		for _, name := range words {
+			s.step(name, Woke{})
+		}
 	case "backend":
 		s.backendDown, s.backendPartly = words[0] == "down", words[0] == "partly"
 	default:
