@@ -32,7 +32,7 @@ func (r result) fault() error {
 func report(o options, results []result) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Faults, and what became of slots, samples and alerts\n\nMade by `go run ./bench/chaos --seed %d` on %s.\n\n", o.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
-	b.WriteString("| scenario | members | faults | time | slots expected | missing | recorded samples | missing | different | ALERTS samples | missing | alert resets | notifications | missing | unexpected | started later | takeover p50 / p99 / max | hand-over p50 / p99 / max | repeated | given up | written twice differently |\n")
+	b.WriteString("| scenario | members | faults | time | slots expected | missing | recorded samples | missing | different | ALERTS samples | missing | alert resets | notifications | missing | unexpected | started later | takeover p50 / p99 / max | first slot after leaving, late by p50 / p99 / max | repeated | given up | written twice differently |\n")
 	b.WriteString("|---|" + strings.Repeat("---|", 20) + "\n")
 	for _, r := range results {
 		fmt.Fprintf(&b, "| %s | %d | %d | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %d | %s | %s | %.0f | %.0f | %.0f |\n",
@@ -59,7 +59,8 @@ const explanation = `
   sample, staleness markers included, bit by bit.
 * Groups have an interval of two seconds; raw series are written ahead of time, so a backend that was away has them when it is back.
 * Takeover is the time from the death of a member, noticed by nobody yet, until another member has evaluated a new slot of a group of
-  its; hand-over the same from the moment that a member is asked to leave. Both include waiting for the next slot, up to two seconds.
+  its; waiting for that slot is included, up to two seconds. After a member was asked to leave, the age of the first slot that another
+  one has evaluated is given. Both are seen from outside, every 100 ms.
 * Notifications are compared as a set of (alert, fault of its unit, firing or resolved). "Started later" are those that began to fire at
   another slot than in the other fleet, which happens where a backend was away when they should have.
 * ALERTS samples can be missing where a backend was away: alerts are evaluated late or at the next slot, and not for the past.

@@ -58,25 +58,25 @@ func (t *trial) anyMember() int {
 }
 
 func (t *trial) killMember(ctx context.Context, i int) error {
-	times, err := t.moved(ctx, memberName(i), func() error {
+	m, err := t.moved(ctx, memberName(i), func() error {
 		t.subject.Member(i).Kill()
 		return nil
 	})
 	t.result.faults++
-	t.result.takeovers = append(t.result.takeovers, times...)
-	t.say("%s: killed member %d, %d groups taken over within %s", t.result.name, i, len(times), longest(times))
+	t.result.takeovers = append(t.result.takeovers, m.since...)
+	t.say("%s: killed member %d, %d groups taken over within %s", t.result.name, i, len(m.since), longest(m.since))
 	return err
 }
 
 func (t *trial) stopMember(ctx context.Context, i int) error {
 	stopped := make(chan error, 1)
-	times, err := t.moved(ctx, memberName(i), func() error {
+	m, err := t.moved(ctx, memberName(i), func() error {
 		go func() { stopped <- t.subject.Member(i).Stop() }()
 		return nil
 	})
 	t.result.faults++
-	t.result.handovers = append(t.result.handovers, times...)
-	t.say("%s: member %d left, %d groups evaluated elsewhere within %s", t.result.name, i, len(times), longest(times))
+	t.result.handovers = append(t.result.handovers, m.late...)
+	t.say("%s: member %d left, %d groups evaluated elsewhere, no slot later than %s", t.result.name, i, len(m.late), longest(m.late))
 	return errors.Join(err, <-stopped)
 }
 

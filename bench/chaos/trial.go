@@ -52,8 +52,8 @@ type result struct {
 	recorded, alerts      verdict.Samples
 	resets                int
 	notifications         verdict.Notifications
-	takeovers             []time.Duration // after a death
-	handovers             []time.Duration // on leaving
+	takeovers             []time.Duration // from a death on
+	handovers             []time.Duration // how late the first slot is after leaving
 	duplicates, givenUp   float64
 	repeated, ruleFailure float64
 }
@@ -221,12 +221,21 @@ func until(ctx context.Context, bound time.Duration, f func() error) error {
 	}
 }
 
+// moves are the times that groups of a member take to move.
+type moves struct {
+	// since the member was removed, until another member evaluated a new slot.
+	since []time.Duration
+	// late is how old that slot was by then.
+	late []time.Duration
+}
+
 // moved times how long each group of a member takes until another member has
 // evaluated it, beginning with act, which removes the member.
-func (t *trial) moved(ctx context.Context, member string, act func() error) ([]time.Duration, error) {
+func (t *trial) moved(ctx context.Context, member string, act func() error) (moves, error) {
+	var m moves
 	before, err := t.subject.Places(ctx)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	waiting := map[string]time.Time{}
 	for key, runs := range before {
@@ -238,26 +247,28 @@ func (t *trial) moved(ctx context.Context, member string, act func() error) ([]t
 	}
 	began := time.Now()
 	if err := act(); err != nil {
-		return nil, err
+		return m, err
 	}
-	var times []time.Duration
 	err = until(ctx, settleBound, func() error {
 		now, err := t.subject.Places(ctx)
 		if err != nil {
 			return err
 		}
 		for key, last := range waiting {
-			if slices.ContainsFunc(now[key], func(r fleet.Run) bool { return r.Member != member && r.LastSlot.After(last) }) {
-				times = append(times, time.Since(began))
-				delete(waiting, key)
+			i := slices.IndexFunc(now[key], func(r fleet.Run) bool { return r.Member != member && r.LastSlot.After(last) })
+			if i < 0 {
+				continue
 			}
+			m.since = append(m.since, time.Since(began))
+			m.late = append(m.late, time.Since(now[key][i].LastSlot))
+			delete(waiting, key)
 		}
 		if len(waiting) > 0 {
 			return fmt.Errorf("%d groups of %s are not evaluated", len(waiting), member)
 		}
 		return nil
 	})
-	return times, err
+	return m, err
 }
 
 // judge waits until what began meanwhile is over and what was missed is
