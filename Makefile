@@ -61,6 +61,14 @@ bench: ## all benchmarks
 soak: ## ten minutes of `tocsin up` on real rule packs: make soak RULES=dir
 	go run ./bench/soak --rules $(RULES)
 
+.PHONY: chaos
+chaos: ## faults of every kind, compared with a fleet in peace: make chaos ARGS='--scenario kill-3'
+	go run ./bench/chaos $(ARGS)
+
+.PHONY: sim
+sim: ## simulate a cluster with many seeds: make sim SEEDS=1000 FROM=1
+	go test ./test/sim -run TestSeeds -timeout 0 -seeds $(or $(SEEDS),1000) -from $(or $(FROM),1)
+
 .PHONY: bench-eval
 bench-eval: ## what a rule evaluation costs, against other rulers: make bench-eval ARGS='--series 30k --rules 200'
 	go run ./bench/eval $(ARGS)
