@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/tocsin-rules/tocsin/bench/eval/dataset"
@@ -16,7 +17,9 @@ import (
 
 // measurement is what the slots of one variant have used.
 type measurement struct {
-	kind worker.Kind
+	scenario string
+	rules    int
+	kind     worker.Kind
 	// store is what was asked, empty for the manager; backends is how many.
 	store    worker.Kind
 	backends int
@@ -32,10 +35,11 @@ type measurement struct {
 // run is a run of the benchmark.
 type run struct {
 	options
-	data     data
-	rules    []dataset.Rule
+	dir      string
+	data     map[dataset.Fleet]data
 	progress io.Writer
-	// want are the results of every slot, those of the first variant.
+	// want are the results of every slot, those of the first variant of the
+	// scenario.
 	want         [][]worker.Result
 	measurements []measurement
 }
@@ -47,32 +51,48 @@ func bench(ctx context.Context, o options, progress io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	r := &run{options: o, progress: progress}
-	if err := r.prepare(ctx, dir); err != nil {
-		return err
-	}
-	for _, s := range r.stages() {
-		if err := r.stage(ctx, s); err != nil {
-			return fmt.Errorf("%s: %w", s.store, err)
-		}
-	}
-	return r.report()
-}
-
-func (r *run) prepare(ctx context.Context, dir string) (err error) {
+	r := &run{options: o, dir: dir, data: map[dataset.Fleet]data{}, progress: progress}
 	for _, d := range []string{r.out, r.profiles} {
-		if d != "" {
-			err = errors.Join(err, os.MkdirAll(d, 0o755))
+		if d == "" {
+			continue
+		}
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
 		}
 	}
+	all, err := r.scenarioList()
 	if err != nil {
 		return err
 	}
-	if r.rules, err = (dataset.Fleet{Seed: r.seed, Series: r.series}).Rules(r.options.rules); err != nil {
-		return err
+	for _, s := range all {
+		if err := r.scenario(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 	}
-	r.data, err = writeData(ctx, dir, r.options, r.progress)
-	return err
+	return r.report(all)
+}
+
+// scenario measures every stage of a scenario.
+func (r *run) scenario(ctx context.Context, s scenario) error {
+	if _, ok := r.data[s.fleet]; !ok {
+		d, err := writeData(ctx, filepath.Join(r.dir, fmt.Sprint(len(r.data))), s.fleet, r.slots, r.progress)
+		if err != nil {
+			return err
+		}
+		r.data[s.fleet] = d
+	}
+	r.want = nil
+	for _, st := range s.stages {
+		for _, k := range st.kinds {
+			if len(r.want) > 0 && len(r.only) > 0 && !slices.Contains(r.only, string(k)) {
+				continue
+			}
+			if err := r.variant(ctx, s, st, k); err != nil {
+				return fmt.Errorf("%s: %s: %w", st.store, k, err)
+			}
+		}
+	}
+	return nil
 }
 
 // stage is stores that run at the same time and what asks them, one after the
@@ -83,64 +103,40 @@ type stage struct {
 	kinds    []worker.Kind
 }
 
-// stages begin with the manager: what it says is right.
-func (r *run) stages() []stage {
-	all := []stage{
-		{kinds: []worker.Kind{worker.Manager}},
-		{store: worker.Prometheus, backends: 1, kinds: []worker.Kind{worker.PerRule, worker.PerRulePlain, worker.RemoteRead}},
-	}
-	for _, n := range r.backends {
-		kinds := []worker.Kind{worker.Native, worker.NativeOffsets, worker.HTTP, worker.RemoteRead}
-		if n == 1 {
-			kinds = append(kinds, worker.PerRule)
-		}
-		all = append(all, stage{store: worker.Backend, backends: n, kinds: kinds})
-	}
-	return all
-}
-
 // stores are the setups of the stores of a stage.
-func (r *run) stores(s stage) (setups []worker.Setup) {
+func (d data) stores(s stage) (setups []worker.Setup) {
 	switch {
 	case s.backends == 1:
-		setups = append(setups, worker.Setup{Kind: s.store, Dir: r.data.whole()})
+		setups = append(setups, worker.Setup{Kind: s.store, Dir: d.whole()})
 	case s.backends > 1:
 		for _, c := range dataset.Clusters() {
-			setups = append(setups, worker.Setup{Kind: s.store, Dir: r.data.part(c), Cluster: c})
+			setups = append(setups, worker.Setup{Kind: s.store, Dir: d.part(c), Cluster: c})
 		}
 	}
 	return setups
 }
 
-// stage measures every kind of a stage with stores of its own, so that none
+// variant measures one kind of evaluator, with stores of its own, so that none
 // finds caches or garbage of the one before it.
-func (r *run) stage(ctx context.Context, s stage) error {
-	for _, k := range s.kinds {
-		if err := r.variant(ctx, s, k); err != nil {
-			return fmt.Errorf("%s: %w", k, err)
-		}
-	}
-	return nil
-}
-
-func (r *run) variant(ctx context.Context, s stage, k worker.Kind) (err error) {
-	m := measurement{kind: k, store: s.store, backends: s.backends, slots: r.slots}
-	fmt.Fprintf(r.progress, "eval: %s\n", m.name())
+func (r *run) variant(ctx context.Context, s scenario, st stage, k worker.Kind) (err error) {
+	m := measurement{scenario: s.name, rules: len(s.rules), kind: k, store: st.store, backends: st.backends, slots: r.slots}
+	fmt.Fprintf(r.progress, "eval: %s: %s\n", s.name, m.name())
 	f := &fleet{}
 	defer func() { err = errors.Join(err, f.stop()) }()
-	for _, setup := range r.stores(s) {
+	d := r.data[s.fleet]
+	for _, setup := range d.stores(st) {
 		setup.Profile = r.profile(m, "store"+setup.Cluster)
 		if err := f.start(ctx, setup); err != nil {
 			return err
 		}
 	}
 	e, err := start(ctx, worker.Setup{
-		Kind: k, Dir: r.data.whole(), Rules: r.rules, Endpoints: f.endpoints, Profile: r.profile(m, "evaluator"),
+		Kind: k, Dir: d.whole(), Rules: s.rules, Endpoints: f.endpoints, Profile: r.profile(m, "evaluator"),
 	})
 	if err != nil {
 		return err
 	}
-	err = r.measure(&m, f, e)
+	err = r.measure(&m, s.rules, f, e)
 	r.measurements = append(r.measurements, m)
 	return errors.Join(err, e.stop())
 }
@@ -150,16 +146,16 @@ func (r *run) profile(m measurement, process string) string {
 	if r.profiles == "" {
 		return ""
 	}
-	return filepath.Join(r.profiles, fmt.Sprintf("%s-%s-%d-%s.pprof", m.kind, m.store, m.backends, process))
+	return filepath.Join(r.profiles, fmt.Sprintf("%s-%s-%s-%d-%s.pprof", m.scenario, m.kind, m.store, m.backends, process))
 }
 
 // measure evaluates one slot that does not count and then all others. Remote
 // read is slow and keeps nothing from slot to slot: its first one is measured.
-func (r *run) measure(m *measurement, f *fleet, e *process) error {
+func (r *run) measure(m *measurement, rules []dataset.Rule, f *fleet, e *process) error {
 	first := 1
 	if m.kind == worker.RemoteRead {
 		first, m.slots = 0, 1
-	} else if err := r.slot(&measurement{}, e, 0); err != nil {
+	} else if err := r.slot(&measurement{}, rules, e, 0); err != nil {
 		return err
 	}
 	up, down := f.bytes()
@@ -167,7 +163,7 @@ func (r *run) measure(m *measurement, f *fleet, e *process) error {
 		return err
 	}
 	for i := range m.slots {
-		if err := r.slot(m, e, first+i); err != nil {
+		if err := r.slot(m, rules, e, first+i); err != nil {
 			return err
 		}
 		fmt.Fprintf(r.progress, "eval: %s: slot %d of %d in %s\n", m.name(), i+1, m.slots, m.walls[i].Round(time.Millisecond))
@@ -180,9 +176,9 @@ func (r *run) measure(m *measurement, f *fleet, e *process) error {
 }
 
 // slot evaluates one slot and compares the results.
-func (r *run) slot(m *measurement, e *process, i int) error {
+func (r *run) slot(m *measurement, rules []dataset.Rule, e *process, i int) error {
 	var s worker.Slot
-	if err := e.call("Slot", r.data.slot(i), &s); err != nil {
+	if err := e.call("Slot", slotAt(i), &s); err != nil {
 		return err
 	}
 	m.walls = append(m.walls, s.Wall)
@@ -191,7 +187,7 @@ func (r *run) slot(m *measurement, e *process, i int) error {
 	if i == len(r.want) {
 		r.want = append(r.want, s.Results)
 	}
-	if err := compare(r.rules, r.want[i], s.Results); err != nil {
+	if err := compare(rules, r.want[i], s.Results); err != nil {
 		return fmt.Errorf("slot %d: %w", i, err)
 	}
 	return nil

@@ -22,20 +22,25 @@ const (
 	storeColour     = "#30638e"
 )
 
-// chart draws the CPU time per rule evaluation of every variant as a bar.
+// chart draws the CPU time per rule evaluation of every variant of the first
+// scenario as a bar.
 func (r *run) chart(w io.Writer) {
+	var bars []measurement
 	largest := 0.0
 	for _, m := range r.measurements {
-		largest = max(largest, r.cost(m).cpu())
+		if m.scenario == r.measurements[0].scenario {
+			bars = append(bars, m)
+			largest = max(largest, costOf(m).cpu())
+		}
 	}
-	height := barsTop + barStep*len(r.measurements) + 10
+	height := barsTop + barStep*len(bars) + 10
 	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %d" font-family="sans-serif" font-size="13">`+"\n", chartWidth, height, height)
 	fmt.Fprintln(w, `<rect width="100%" height="100%" fill="white"/>`)
-	fmt.Fprintf(w, `<text x="20" y="30" font-size="16" font-weight="bold">CPU per rule evaluation, µs: %d series, %d rules</text>`+"\n", r.data.series, len(r.rules))
+	fmt.Fprintf(w, `<text x="20" y="30" font-size="16" font-weight="bold">CPU per rule evaluation, µs: %s series, %d rules</text>`+"\n", short(r.series), bars[0].rules)
 	legend(w, barsFrom, evaluatorColour, "evaluator")
 	legend(w, barsFrom+110, storeColour, "store")
-	for i, m := range r.measurements {
-		r.bar(w, barsTop+barStep*i, m, largest)
+	for i, m := range bars {
+		bar(w, barsTop+barStep*i, m, largest)
 	}
 	fmt.Fprintln(w, "</svg>")
 }
@@ -45,8 +50,8 @@ func legend(w io.Writer, x int, colour, what string) {
 }
 
 // bar is one variant: evaluator and store after each other, then the sum.
-func (r *run) bar(w io.Writer, y int, m measurement, largest float64) {
-	c := r.cost(m)
+func bar(w io.Writer, y int, m measurement, largest float64) {
+	c := costOf(m)
 	first, second := barsWidth*c.evaluator/largest, barsWidth*c.stores/largest
 	base := y + barHeight - 6
 	fmt.Fprintf(w, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", barsFrom-10, base, escaped(m.name()))

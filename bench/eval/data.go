@@ -34,8 +34,10 @@ type data struct {
 
 func (d data) whole() string                { return filepath.Join(d.dir, "whole") }
 func (d data) part(cluster string) string   { return filepath.Join(d.dir, cluster) }
-func (d data) slot(i int) (ts int64)        { return epoch.UnixMilli() + int64(history+i)*dataset.Interval }
 func (d data) directories() (dirs []string) { return append(d.parts(), d.whole()) }
+
+// slotAt is the time of the i-th slot.
+func slotAt(i int) int64 { return epoch.UnixMilli() + int64(history+i)*dataset.Interval }
 
 func (d data) parts() (dirs []string) {
 	for _, c := range dataset.Clusters() {
@@ -45,15 +47,15 @@ func (d data) parts() (dirs []string) {
 }
 
 // writeData writes all series with as many samples as slots+1 slots need.
-func writeData(ctx context.Context, dir string, o options, progress io.Writer) (data, error) {
+func writeData(ctx context.Context, dir string, f dataset.Fleet, slots int, progress io.Writer) (data, error) {
 	d := data{dir: dir}
-	w := &writer{samples: history + o.slots + 1, tables: map[string]*table{}}
+	w := &writer{samples: history + slots + 1, tables: map[string]*table{}}
 	err := w.open(d.directories())
 	if err == nil {
-		err = dataset.Fleet{Seed: o.seed, Series: o.series}.Each(func(s dataset.Series) error {
+		err = f.Each(func(s dataset.Series) error {
 			d.series++
 			if d.series%20_000 == 0 {
-				fmt.Fprintf(progress, "eval: %d of %d series written\n", d.series, o.series)
+				fmt.Fprintf(progress, "eval: %d of %d series written\n", d.series, f.Series)
 			}
 			return errors.Join(ctx.Err(), w.write(s, d.whole(), d.part(s.Labels.Get("cluster"))))
 		})

@@ -43,6 +43,12 @@ func TestAllVariantsAgree(t *testing.T) {
 	} {
 		require.Contains(t, string(report), "| "+variant+" |")
 	}
+	for _, s := range allScenarios {
+		require.Contains(t, string(report), "\n## "+titlesOf[s]+"\n")
+	}
+	for _, g := range append(goalsOn(1), goalsOn(4)...) {
+		require.Contains(t, string(report), "| "+g.what+" |")
+	}
 	require.NotContains(t, string(report), "NaN")
 	require.FileExists(t, filepath.Join(o.out, "2k-series-50-rules.svg"))
 }
@@ -90,12 +96,13 @@ func clone(results ...worker.Result) (copies []worker.Result) {
 func TestFaultyFlagsAreNamed(t *testing.T) {
 	t.Parallel()
 	for flag, want := range map[string]string{
-		"--series=many":    `"many" is not a number`,
-		"--series=2000k":   "--series must be between",
-		"--rules=3":        "--rules must be between",
-		"--slots=0":        "--slots must be between",
-		"--backends=1,3":   "3 is neither 1 nor 4",
-		"--backends=1,one": `"one" is not a number`,
+		"--series=many":      `"many" is not a number`,
+		"--series=2000k":     "--series must be between",
+		"--rules=3":          "--rules must be between",
+		"--slots=0":          "--slots must be between",
+		"--backends=1,3":     "3 is neither 1 nor 4",
+		"--backends=1,one":   `"one" is not a number`,
+		"--scenarios=few,no": `"no" is none of rules, aggregating`,
 	} {
 		_, err := parse([]string{flag})
 		require.ErrorContains(t, err, want, flag)

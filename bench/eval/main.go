@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,6 +35,7 @@ const workerCommand = "worker"
 type options struct {
 	series, rules, slots int
 	backends             []int
+	scenarios, only      []string
 	seed                 uint64
 	out, profiles        string
 }
@@ -67,7 +69,7 @@ func work(ctx context.Context, in io.Reader, out io.Writer) error {
 
 func parse(args []string) (options, error) {
 	var o options
-	var series, backends string
+	var series, backends, scenarios, only string
 	app := kingpin.New("eval", "Measures what the evaluation of a rule costs, against other rulers, in one run.")
 	app.HelpFlag.Short('h')
 	app.Flag("series", "Number of series, as 30k.").Default("100k").StringVar(&series)
@@ -75,6 +77,8 @@ func parse(args []string) (options, error) {
 	app.Flag("backends", "Numbers of backends that share the series: 1, 4 or both.").Default("1,4").StringVar(&backends)
 	app.Flag("slots", "Number of slots to measure, after one that is not.").Default("5").IntVar(&o.slots)
 	app.Flag("seed", "Seed of the data.").Default("1").Uint64Var(&o.seed)
+	app.Flag("scenarios", "What is evaluated: "+strings.Join(allScenarios, ", ")+".").Default(strings.Join(allScenarios, ",")).StringVar(&scenarios)
+	app.Flag("only", "Kinds of evaluators besides the first one of a scenario, as native or per-rule; all if empty.").StringVar(&only)
 	app.Flag("out", "Directory for the report.").Default(filepath.Join("bench", "results", "eval")).StringVar(&o.out)
 	app.Flag("profiles", "Directory for a CPU profile of every process.").StringVar(&o.profiles)
 	if _, err := app.Parse(args); err != nil {
@@ -91,7 +95,12 @@ func parse(args []string) (options, error) {
 		}
 		o.backends = append(o.backends, count)
 	}
+	o.scenarios, o.only = list(scenarios), list(only)
 	return o, o.validate()
+}
+
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 }
 
 // number reads "30k" and the like.
@@ -121,6 +130,11 @@ func (o options) validate() error {
 	for _, n := range o.backends {
 		if n != 1 && n != 4 {
 			errs = append(errs, fmt.Errorf("--backends: %d is neither 1 nor 4, the number of clusters", n))
+		}
+	}
+	for _, s := range o.scenarios {
+		if !slices.Contains(allScenarios, s) {
+			errs = append(errs, fmt.Errorf("--scenarios: %q is none of %s", s, strings.Join(allScenarios, ", ")))
 		}
 	}
 	return errors.Join(errs...)

@@ -52,8 +52,8 @@ type cost struct {
 
 func (c cost) cpu() float64 { return c.evaluator + c.stores }
 
-func (r *run) cost(m measurement) cost {
-	n := float64(m.slots * len(r.rules))
+func costOf(m measurement) cost {
+	n := float64(m.slots * m.rules)
 	return cost{
 		evaluator: float64(m.evaluator.CPU.Nanoseconds()) / 1000 / n,
 		stores:    float64(m.stores.CPU.Nanoseconds()) / 1000 / n,
@@ -64,34 +64,47 @@ func (r *run) cost(m measurement) cost {
 	}
 }
 
-// find returns the measurement of a variant that every run has.
-func (r *run) find(k, store worker.Kind, backends int) measurement {
-	i := slices.IndexFunc(r.measurements, func(m measurement) bool {
-		return m.kind == k && m.store == store && m.backends == backends
-	})
-	return r.measurements[i]
+// report writes the tables and the chart.
+func (r *run) report(all []scenario) error {
+	base := filepath.Join(r.out, fmt.Sprintf("%s-series-%d-rules", short(r.series), r.rules))
+	var text, chart bytes.Buffer
+	r.title(&text)
+	fmt.Fprintf(&text, "![CPU time per rule evaluation](%s.svg)\n", filepath.Base(base))
+	r.goals(&text)
+	for _, s := range all {
+		if err := r.section(&text, s); err != nil {
+			return err
+		}
+	}
+	fmt.Fprint(&text, notes)
+	r.chart(&chart)
+	return errors.Join(
+		os.WriteFile(base+".md", text.Bytes(), 0o644),
+		os.WriteFile(base+".svg", chart.Bytes(), 0o644),
+	)
 }
 
-// report writes the table and the chart.
-func (r *run) report() error {
-	used, different, err := dataset.Selectors(r.rules)
+// titlesOf scenarios are their headings.
+var titlesOf = map[string]string{
+	scenarioRules:       "All rules",
+	scenarioAggregating: "Rules that aggregate all that they select",
+	scenarioOneTenant:   "One rule pack, one tenant",
+	scenarioTenants:     fmt.Sprintf("One rule pack, %d tenants", tenants),
+	scenarioGlobal:      "Rules about the whole fleet",
+	scenarioFew:         "Some rules",
+	scenarioMany:        "Ten times as many rules over the same selectors",
+}
+
+// section is about one scenario.
+func (r *run) section(w io.Writer, s scenario) error {
+	used, different, err := dataset.Selectors(s.rules)
 	if err != nil {
 		return err
 	}
-	base := filepath.Join(r.out, fmt.Sprintf("%s-series-%d-rules", short(r.series), len(r.rules)))
-	var table, chart bytes.Buffer
-	r.title(&table)
-	fmt.Fprintf(&table, "The rules have %d selectors, %d different ones (windows aside). All variants had the same results in all slots, %d samples a slot: the same series, values within %g.\n\n",
-		used, different, r.samples(), tolerance)
-	fmt.Fprintf(&table, "![CPU time per rule evaluation](%s.svg)\n\n", filepath.Base(base))
-	r.table(&table)
-	r.goals(&table)
-	fmt.Fprint(&table, notes)
-	r.chart(&chart)
-	return errors.Join(
-		os.WriteFile(base+".md", table.Bytes(), 0o644),
-		os.WriteFile(base+".svg", chart.Bytes(), 0o644),
-	)
+	fmt.Fprintf(w, "\n## %s\n\n%d rules over %d series with %d selectors, %d different ones (windows aside). All variants had the same results in all slots: the same series, values within %g.\n\n",
+		titlesOf[s.name], len(s.rules), r.data[s.fleet].series, used, different, tolerance)
+	r.table(w, s.name)
+	return nil
 }
 
 func short(n int) string {
@@ -102,9 +115,9 @@ func short(n int) string {
 }
 
 func (r *run) title(w io.Writer) {
-	fmt.Fprintf(w, "# What a rule evaluation costs: %d series, %d rules\n\n", r.data.series, len(r.rules))
+	fmt.Fprintf(w, "# What a rule evaluation costs: %s series, %d rules\n\n", short(r.series), r.rules)
 	fmt.Fprintf(w, "Made by `go run ./bench/eval --series %s --rules %d --slots %d --seed %d` on %s.\n\n",
-		short(r.series), len(r.rules), r.slots, r.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
+		short(r.series), r.rules, r.slots, r.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
 	fmt.Fprintf(w, "%s\n\n", machine())
 }
 
@@ -124,11 +137,14 @@ const notes = `
   four. The data was written beforehand.
 `
 
-func (r *run) table(w io.Writer) {
+func (r *run) table(w io.Writer, scenario string) {
 	fmt.Fprint(w, "| variant | evaluator µs | store µs | sum µs | bytes up | bytes down | allocations | allocated KiB | evaluator MiB | stores MiB | slot p50 ms | slot p90 ms | slot max ms |\n")
 	fmt.Fprint(w, "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, m := range r.measurements {
-		c := r.cost(m)
+		if m.scenario != scenario {
+			continue
+		}
+		c := costOf(m)
 		fmt.Fprintf(w, "| %s | %.0f | %.0f | **%.0f** | %.0f | %.0f | %.0f | %.1f | %d | %d | %d | %d | %d |\n",
 			m.name(), c.evaluator, c.stores, c.cpu(), c.up, c.down, c.objects, c.bytes/1024,
 			m.evaluator.Peak>>20, m.stores.Peak>>20,
@@ -141,46 +157,6 @@ func (m measurement) percentile(p int) time.Duration {
 	sorted := slices.Sorted(slices.Values(m.walls))
 	rank := (p*len(sorted) + 99) / 100
 	return sorted[max(rank, 1)-1]
-}
-
-// goals compares with what Tocsin is meant to cost.
-func (r *run) goals(w io.Writer) {
-	fmt.Fprint(w, "\n## Ratios\n\n| compared | measured | goal | met |\n|---|---|---|---|\n")
-	perRule := r.find(worker.PerRule, worker.Prometheus, 1)
-	manager := r.find(worker.Manager, "", 0)
-	for _, n := range r.backends {
-		native := r.find(worker.Native, worker.Backend, n)
-		http := r.find(worker.HTTP, worker.Backend, n)
-		cn, ch, cp := r.cost(native), r.cost(http), r.cost(perRule)
-		goal(w, fmt.Sprintf("CPU, native on %d to one query per rule", n), cp.cpu()/cn.cpu(), 10)
-		goal(w, fmt.Sprintf("CPU, native on %d to the manager in-process", n), r.cost(manager).cpu()/cn.cpu(), 5)
-		goal(w, fmt.Sprintf("CPU, HTTP on %d to one query per rule", n), cp.cpu()/ch.cpu(), 3)
-		goal(w, fmt.Sprintf("bytes, native on %d to one query per rule without gzip", n), r.plainBytes()/(cn.up+cn.down), 10)
-		goal(w, fmt.Sprintf("bytes, native on %d to one query per rule with gzip", n), (cp.up+cp.down)/(cn.up+cn.down), 10)
-	}
-}
-
-func (r *run) plainBytes() float64 {
-	plain := r.find(worker.PerRulePlain, worker.Prometheus, 1)
-	c := r.cost(plain)
-	return c.up + c.down
-}
-
-// goal is a line of the table: how many times less, and how many are wanted.
-func goal(w io.Writer, what string, times, want float64) {
-	met := "no"
-	if times >= want {
-		met = "yes"
-	}
-	fmt.Fprintf(w, "| %s | 1/%.1f | 1/%.0f | %s |\n", what, times, want, met)
-}
-
-// samples is the size of the results of the last slot.
-func (r *run) samples() (n int) {
-	for _, res := range r.want[len(r.want)-1] {
-		n += len(res.Samples)
-	}
-	return n
 }
 
 // machine says where and of what the figures are.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tocsin-rules/tocsin/bench/eval/dataset"
 	"github.com/tocsin-rules/tocsin/bench/eval/worker"
 )
 
@@ -18,13 +17,14 @@ import (
 func measured() *run {
 	return &run{
 		options: options{backends: []int{1}},
-		rules:   make([]dataset.Rule, 2),
 		measurements: []measurement{
-			{kind: worker.Manager, slots: 2, evaluator: worker.Usage{CPU: 400 * time.Microsecond}},
-			{kind: worker.PerRule, store: worker.Prometheus, backends: 1, slots: 2, evaluator: worker.Usage{CPU: 100 * time.Microsecond}, stores: worker.Usage{CPU: 700 * time.Microsecond}, up: 40, down: 160},
-			{kind: worker.PerRulePlain, store: worker.Prometheus, backends: 1, slots: 2, up: 40, down: 360},
-			{kind: worker.Native, store: worker.Backend, backends: 1, slots: 2, stores: worker.Usage{CPU: 80 * time.Microsecond}, up: 10, down: 10},
-			{kind: worker.HTTP, store: worker.Backend, backends: 1, slots: 2, stores: worker.Usage{CPU: 400 * time.Microsecond}},
+			{scenario: scenarioRules, rules: 2, kind: worker.Manager, slots: 2, evaluator: worker.Usage{CPU: 400 * time.Microsecond}},
+			{scenario: scenarioRules, rules: 2, kind: worker.PerRule, store: worker.Prometheus, backends: 1, slots: 2, evaluator: worker.Usage{CPU: 100 * time.Microsecond}, stores: worker.Usage{CPU: 700 * time.Microsecond}, up: 40, down: 160},
+			{scenario: scenarioRules, rules: 2, kind: worker.PerRulePlain, store: worker.Prometheus, backends: 1, slots: 2, up: 40, down: 360},
+			{scenario: scenarioRules, rules: 2, kind: worker.Native, store: worker.Backend, backends: 1, slots: 2, stores: worker.Usage{CPU: 80 * time.Microsecond}, up: 10, down: 10},
+			{scenario: scenarioRules, rules: 2, kind: worker.HTTP, store: worker.Backend, backends: 1, slots: 2, stores: worker.Usage{CPU: 400 * time.Microsecond}},
+			{scenario: scenarioGlobal, rules: 2, kind: worker.PerRulePlain, store: worker.Prometheus, backends: 1, slots: 2, stores: worker.Usage{CPU: 4 * time.Second}},
+			{scenario: scenarioGlobal, rules: 10_000, kind: worker.Native, store: worker.Backend, backends: 1, slots: 2, stores: worker.Usage{CPU: 10_000 * time.Second}, evaluator: worker.Usage{Peak: 201 << 20}},
 		},
 	}
 }
@@ -32,7 +32,7 @@ func measured() *run {
 func TestCostsAreThoseOfOneEvaluation(t *testing.T) {
 	t.Parallel()
 	r := measured()
-	c := r.cost(r.measurements[1])
+	c := costOf(r.measurements[1])
 	require.Equal(t, cost{evaluator: 25, stores: 175, up: 10, down: 40}, c)
 	require.Equal(t, 200.0, c.cpu())
 }
@@ -42,14 +42,17 @@ func TestGoalsAreJudged(t *testing.T) {
 	var b bytes.Buffer
 	measured().goals(&b)
 	for _, line := range []string{
-		"| CPU, native on 1 to one query per rule | 1/10.0 | 1/10 | yes |",
-		"| CPU, native on 1 to the manager in-process | 1/5.0 | 1/5 | yes |",
-		"| CPU, HTTP on 1 to one query per rule | 1/2.0 | 1/3 | no |",
-		"| bytes, native on 1 to one query per rule without gzip | 1/20.0 | 1/10 | yes |",
-		"| bytes, native on 1 to one query per rule with gzip | 1/10.0 | 1/10 | yes |",
+		"| CPU, native to one query per rule (1) | 1/10.0 | 1/10.0 | yes |",
+		"| CPU, native to the manager in-process (1) | 1/5.0 | 1/5.0 | yes |",
+		"| CPU, HTTP to one query per rule (1) | 1/2.0 | 1/3.0 | no |",
+		"| bytes, native to one query per rule without gzip (1) | 1/20.0 | 1/10.0 | yes |",
+		"| bytes, native to one query per rule with gzip (1) | 1/10.0 | 1/10.0 | yes |",
+		"| CPU, rules about the whole fleet to one Prometheus that holds all (1) | 1/2.0 | 1.10 | yes |",
+		"| memory of the evaluator, 10000 rules (1) | 201 MiB | 200 MiB | no |",
 	} {
 		require.Contains(t, b.String(), line)
 	}
+	require.NotContains(t, b.String(), "50 tenants", "was not measured")
 }
 
 func TestPercentilesAreTheNearestRank(t *testing.T) {

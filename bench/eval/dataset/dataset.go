@@ -34,6 +34,9 @@ type Fleet struct {
 	Seed uint64
 	// Series is the least number of series; whole nodes are made.
 	Series int
+	// Namespaces is their number in every cluster; 0 makes one for some 4,000
+	// series.
+	Namespaces int
 }
 
 // Clusters are the values of the label cluster.
@@ -58,7 +61,12 @@ func (f Fleet) Tenants() []labels.Labels {
 }
 
 // namespaces is the number of namespaces of a cluster.
-func (f Fleet) namespaces() int { return max(2, f.Series/clusters/seriesPerNamespace) }
+func (f Fleet) namespaces() int {
+	if f.Namespaces > 0 {
+		return f.Namespaces
+	}
+	return max(2, f.Series/clusters/seriesPerNamespace)
+}
 
 func namespace(n int) string { return fmt.Sprintf("team-%02d", n) }
 

@@ -112,3 +112,40 @@ func TestSelectorsAreCountedWithoutWindows(t *testing.T) {
 	_, _, err = Selectors([]Rule{{Group: "g", Alert: "Odd", Expr: `(`}})
 	require.ErrorContains(t, err, "g/Odd")
 }
+
+func TestMoreRulesOverTheSameSelectors(t *testing.T) {
+	t.Parallel()
+	rules, err := Fleet{Seed: 1, Series: 30_000}.Rules(100)
+	require.NoError(t, err)
+	more := Repeated(rules, 10)
+	require.Len(t, more, 1000)
+	_, few, err := Selectors(rules)
+	require.NoError(t, err)
+	used, many, err := Selectors(more)
+	require.NoError(t, err)
+	require.Equal(t, few, many)
+	require.Greater(t, used, 10*few)
+}
+
+func TestAPackIsInstalledForTenants(t *testing.T) {
+	t.Parallel()
+	f := Fleet{Seed: 1, Series: 2000, Namespaces: 13}
+	one, err := f.Packs(1)
+	require.NoError(t, err)
+	many, err := f.Packs(50)
+	require.NoError(t, err)
+	require.Len(t, many, 50*len(one))
+	for _, r := range many {
+		checkScope(t, r)
+	}
+}
+
+func TestRulesWithoutRawSelectorsAggregate(t *testing.T) {
+	t.Parallel()
+	some, err := Aggregating([]Rule{{Record: "a", Expr: "sum(x) / count(x) > 1"}, {Record: "b", Expr: "sum(x) > x"}, {Record: "c", Expr: "x"}})
+	require.NoError(t, err)
+	require.Len(t, some, 1)
+	require.Equal(t, "a", some[0].Record)
+	_, err = Aggregating([]Rule{{Group: "g", Alert: "Odd", Expr: "("}})
+	require.ErrorContains(t, err, "g/Odd")
+}

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,62 @@ func (f Fleet) Rules(n int) ([]Rule, error) {
 		s.add(install{name: name, pack: tenantPack, scope: t, generation: generation}, n-len(s.all))
 	}
 	return s.all, s.err
+}
+
+// Global is the pack about the whole fleet.
+func (f Fleet) Global() ([]Rule, error) {
+	s := &rules{}
+	s.add(install{name: "globalrules/fleet", pack: globalPack}, len(globalPack))
+	return s.all, s.err
+}
+
+// Packs is the tenants' pack for the first n tenants.
+func (f Fleet) Packs(n int) ([]Rule, error) {
+	s := &rules{}
+	for _, t := range f.Tenants()[:n] {
+		name := fmt.Sprintf("rules/%s/%s/pack", t.Get("cluster"), t.Get("namespace"))
+		s.add(install{name: name, pack: tenantPack, scope: t}, len(tenantPack))
+	}
+	return s.all, s.err
+}
+
+// Repeated are n times as many rules over the same selectors: each one with
+// several thresholds.
+func Repeated(all []Rule, n int) (repeated []Rule) {
+	for i := range n {
+		for _, r := range all {
+			r.Group = fmt.Sprintf("%s/%d", r.Group, i)
+			r.Expr = fmt.Sprintf("(%s) > %d", r.Expr, i)
+			repeated = append(repeated, r)
+		}
+	}
+	return repeated
+}
+
+// Aggregating are the rules all of whose selectors are aggregated.
+func Aggregating(all []Rule) (some []Rule, err error) {
+	for _, r := range all {
+		expr, err := parser.ParseExpr(r.Expr)
+		if err != nil {
+			return nil, fmt.Errorf("rule %q: %w", r.Name(), err)
+		}
+		raw := false
+		parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+			if _, ok := n.(*parser.VectorSelector); ok {
+				raw = raw || !slices.ContainsFunc(path, aggregates)
+			}
+			return nil
+		})
+		if !raw {
+			some = append(some, r)
+		}
+	}
+	return some, nil
+}
+
+func aggregates(n parser.Node) bool {
+	_, ok := n.(*parser.AggregateExpr)
+	return ok
 }
 
 // Selectors counts the selectors of rules and the different ones among them,
