@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/proto/transport"
@@ -44,13 +48,25 @@ type BackendConfig struct {
 	// Virtual means that the stored series do not carry the partition labels,
 	// as those of a plain Prometheus server with external labels.
 	Virtual bool `yaml:"virtual,omitempty"`
-	// URL is the base of the Prometheus API, without /api/v1. It serves
-	// queries unless GRPC is set, and always remote read and label names. Its
+	// URL is the base of the Prometheus API of the only endpoint, without
+	// /api/v1. It serves queries unless GRPC is set, and always remote read and
+	// label names. Its
 	// query parameters are sent with every query; VictoriaMetrics needs
 	// nocache=1 there, and a Thanos querier without a thanos section
 	// partial_response=false. VictoriaMetrics runs fragments as MetricsQL, whose rollups differ from PromQL's, and has no
 	// remote read: what has to be evaluated from raw series fails there.
-	URL              config.URL              `yaml:"url"`
+	URL config.URL `yaml:"url,omitempty"`
+	// ServiceDiscoveryConfigs find endpoints, in place of URL, in the sections
+	// that Prometheus has for it: static_configs, dns_sd_configs and so on.
+	// All endpoints of a backend are replicas: they hold the same slice.
+	ServiceDiscoveryConfigs discovery.Configs `yaml:"-"`
+	// Scheme, PathPrefix and Params complete the addresses that are found.
+	Scheme     string     `yaml:"scheme,omitempty"`
+	PathPrefix string     `yaml:"path_prefix,omitempty"`
+	Params     url.Values `yaml:"params,omitempty"`
+	// RelabelConfigs change or drop what is found. They see __address__,
+	// __scheme__, __path_prefix__ and what discovery adds.
+	RelabelConfigs   []*relabel.Config       `yaml:"relabel_configs,omitempty"`
 	HTTPClientConfig config.HTTPClientConfig `yaml:"http_client_config,omitempty"`
 	// GRPC makes queries use the native pushdown protocol.
 	GRPC *GRPCConfig `yaml:"grpc,omitempty"`
@@ -64,7 +80,7 @@ type BackendConfig struct {
 
 // ThanosConfig describes the gRPC server of a Thanos querier.
 type ThanosConfig struct {
-	// Address is "host:port".
+	// Address is "host:port", or ":port" of the host of each endpoint.
 	Address string `yaml:"address"`
 	// TLSConfig makes connections use TLS, with a client certificate if it
 	// names one. Credentials and headers are those of HTTPClientConfig.
@@ -82,7 +98,7 @@ type RemoteWriteConfig struct {
 
 // GRPCConfig describes the endpoint of the native pushdown protocol.
 type GRPCConfig struct {
-	// Address is "host:port".
+	// Address is "host:port", or ":port" of the host of each endpoint.
 	Address string           `yaml:"address"`
 	TLS     transport.Config `yaml:"tls,omitempty"`
 	// Compress trades CPU time for bandwidth.
@@ -111,9 +127,8 @@ func (c *Config) UnmarshalYAML(unmarshal func(any) error) error {
 // UnmarshalYAML implements yaml.Unmarshaler: it starts from the defaults of
 // the HTTP client.
 func (b *BackendConfig) UnmarshalYAML(unmarshal func(any) error) error {
-	*b = BackendConfig{HTTPClientConfig: config.DefaultHTTPClientConfig}
-	type plain BackendConfig
-	return unmarshal((*plain)(b))
+	*b = BackendConfig{HTTPClientConfig: config.DefaultHTTPClientConfig, Scheme: "http"}
+	return discovery.UnmarshalYAMLWithInlineConfigs(b, unmarshal)
 }
 
 // Validate reports every fault.
@@ -143,7 +158,7 @@ func (c Config) Validate() error {
 }
 
 func (b BackendConfig) validate() error {
-	errs := []error{validateURL("url", b.URL), b.HTTPClientConfig.Validate()}
+	errs := []error{b.validateEndpoints(), b.HTTPClientConfig.Validate()}
 	for name := range b.PartitionLabels {
 		if !model.UTF8Validation.IsValidLabelName(name) {
 			errs = append(errs, fmt.Errorf("partition label %q is not a label name", name))
@@ -167,8 +182,35 @@ func (b BackendConfig) validate() error {
 	return errors.Join(errs...)
 }
 
+// validateEndpoints makes sure that there is one way to find them.
+func (b BackendConfig) validateEndpoints() error {
+	if len(b.ServiceDiscoveryConfigs) == 0 {
+		return validateURL("url", b.URL)
+	}
+	var errs []error
+	if b.URL.URL != nil {
+		errs = append(errs, errors.New("url and discovery exclude each other"))
+	}
+	for _, r := range b.RelabelConfigs {
+		if r == nil {
+			errs = append(errs, errors.New("relabel_configs holds an empty rule"))
+		} else {
+			errs = append(errs, r.Validate(model.UTF8Validation))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if b.discovered() && b.RemoteWrite == nil {
+		errs = append(errs, errors.New("remote_write is missing: it cannot be told from endpoints that are discovered"))
+	}
+	_, err := b.targets(b.static())
+	return errors.Join(append(errs, err)...)
+}
+
 // SetDirectory makes relative file names relative to dir.
 func (b *BackendConfig) SetDirectory(dir string) {
+	b.ServiceDiscoveryConfigs.SetDirectory(dir)
 	b.HTTPClientConfig.SetDirectory(dir)
 	if b.Thanos != nil && b.Thanos.TLSConfig != nil {
 		b.Thanos.TLSConfig.SetDirectory(dir)
@@ -211,6 +253,9 @@ func (w RemoteWriteConfig) validate() error {
 func (g GRPCConfig) validate() error {
 	if _, _, err := net.SplitHostPort(g.Address); err != nil {
 		return fmt.Errorf("grpc address %q is not host:port: %w", g.Address, err)
+	}
+	if strings.HasPrefix(g.Address, ":") && !g.TLS.Enabled() {
+		return fmt.Errorf("grpc address %q may be that of another machine: set a certificate, a key and a CA file", g.Address)
 	}
 	return g.TLS.Validate(g.Address)
 }

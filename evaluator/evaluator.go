@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,8 +40,9 @@ type Result struct {
 type Evaluator struct {
 	cfg      Config
 	backends []plan.Backend
-	clients  []remote.Client
+	clients  []*remote.Replicas
 	raw      *remote.Raw
+	discover *discoverer
 	local    *promql.Engine
 	metrics  *metrics
 	pauses   pauses
@@ -60,18 +62,20 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 		metrics:  newMetrics(reg, cfg.backends()),
 		local:    newLocalEngine(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
 	}
+	endpoints := remote.NewMetrics(reg)
 	readers := make([]*remote.Reader, len(cfg.Backends))
 	for i, b := range cfg.Backends {
-		l, err := newLink(cfg, b)
-		if err != nil {
+		replicas := remote.NewReplicas(remote.ReplicasConfig{Name: b.Name, Connect: connector(cfg, b)}, logger, endpoints)
+		if err := replicas.SetTargets(b.fixed()); err != nil {
 			return nil, fmt.Errorf("backend %q: %w", b.Name, err)
 		}
-		guard := remote.NewGuard(b.Name, l.client.Probe, logger)
-		e.clients = append(e.clients, remote.NewGuarded(l.client, guard))
-		readers[i] = remote.NewReader(e.backends[i], l.series, l.api, guard)
+		e.clients = append(e.clients, replicas)
+		readers[i] = remote.NewReader(e.backends[i], replicas)
 	}
 	e.raw = remote.NewRaw(readers)
-	return e, nil
+	var err error
+	e.discover, err = newDiscoverer(cfg, e.clients, logger, reg)
+	return e, err
 }
 
 func newLocalEngine(cfg Config, logger *slog.Logger, reg prometheus.Registerer) *promql.Engine {
@@ -88,10 +92,30 @@ func newLocalEngine(cfg Config, logger *slog.Logger, reg prometheus.Registerer) 
 	})
 }
 
-// Run keeps connections until ctx ends, then closes them.
+// Run discovers and checks the endpoints of backends until ctx ends, then
+// closes connections.
 func (e *Evaluator) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return e.Close()
+	var running sync.WaitGroup
+	for _, c := range e.clients {
+		running.Go(func() { c.Run(ctx) })
+	}
+	err := e.discover.run(ctx)
+	running.Wait()
+	return errors.Join(err, e.Close())
+}
+
+// Discovered waits, while Run runs, until every backend has an endpoint, or
+// until ctx ends.
+func (e *Evaluator) Discovered(ctx context.Context) {
+	tick := time.NewTicker(discoveryInterval / 10)
+	defer tick.Stop()
+	for slices.ContainsFunc(e.clients, func(r *remote.Replicas) bool { return !r.Known() }) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Close ends connections. Evaluations must have ended.

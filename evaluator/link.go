@@ -1,79 +1,95 @@
 package evaluator
 
 import (
+	"net"
 	"net/url"
 	"time"
 
 	"github.com/tocsin-rules/tocsin/evaluator/remote"
 )
 
-// link is how a backend is reached.
+// link makes connections to the endpoints of one backend.
 type link struct {
-	client remote.Client
-	series remote.SeriesSource
-	api    *remote.HTTP
+	cfg     Config
+	backend BackendConfig
+	target  remote.Target
 }
 
-func newLink(cfg Config, b BackendConfig) (l link, err error) {
-	if l.api, err = remote.NewHTTP(httpConfig(cfg, b)); err != nil {
-		return l, err
-	}
-	if b.Thanos != nil {
-		thanos, err := remote.NewThanos(thanosConfig(cfg, b), l.api)
-		l.client, l.series = thanos, thanos
-		return l, err
-	}
-	if l.series, err = remote.NewChunkedRead(httpConfig(cfg, b), time.Duration(cfg.Timeout), cfg.MaxSamples); err != nil {
-		return l, err
-	}
-	if b.GRPC != nil {
-		l.client, err = remote.NewNative(nativeConfig(cfg, b))
-		return l, err
-	}
-	l.client = l.api
-	return l, nil
+// connector returns the way to connect to an endpoint of a backend.
+func connector(cfg Config, b BackendConfig) func(remote.Target) (remote.Connection, error) {
+	return func(t remote.Target) (remote.Connection, error) { return link{cfg, b, t}.connect() }
 }
 
-func httpConfig(cfg Config, b BackendConfig) remote.HTTPConfig {
+func (l link) connect() (c remote.Connection, err error) {
+	api, err := remote.NewHTTP(l.http())
+	if err != nil {
+		return c, err
+	}
+	c.Labels = api
+	if l.backend.Thanos != nil {
+		thanos, err := remote.NewThanos(l.thanos(), api)
+		c.Queries, c.Series = thanos, thanos
+		return c, err
+	}
+	if c.Series, err = remote.NewChunkedRead(l.http(), time.Duration(l.cfg.Timeout), l.cfg.MaxSamples); err != nil {
+		return c, err
+	}
+	if l.backend.GRPC != nil {
+		c.Queries, err = remote.NewNative(l.native())
+		return c, err
+	}
+	c.Queries = api
+	return c, nil
+}
+
+func (l link) http() remote.HTTPConfig {
 	return remote.HTTPConfig{
-		Name:             b.Name,
-		URL:              apiURL(b),
-		Client:           b.HTTPClientConfig,
-		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
-		MaxResponseBytes: cfg.MaxResponseBytes,
+		Name:             l.backend.Name,
+		URL:              l.url(),
+		Client:           l.backend.HTTPClientConfig,
+		MaxConcurrent:    l.cfg.MaxConcurrentPerBackend,
+		MaxResponseBytes: l.cfg.MaxResponseBytes,
 	}
 }
 
-// apiURL has the parameters without which a Thanos querier may leave out data.
-func apiURL(b BackendConfig) *url.URL {
-	if b.Thanos == nil {
-		return b.URL.URL
+// url is that of the endpoint's API. A Thanos querier may leave out data unless
+// it is told not to.
+func (l link) url() *url.URL {
+	params := l.backend.params()
+	if l.backend.Thanos != nil {
+		params.Set("partial_response", "false")
+		params.Set("dedup", "true")
 	}
-	u := *b.URL.URL
-	params := u.Query()
-	params.Set("partial_response", "false")
-	params.Set("dedup", "true")
-	u.RawQuery = params.Encode()
-	return &u
+	return &url.URL{Scheme: l.target.Scheme, Host: l.target.Host, Path: l.target.Path, RawQuery: params.Encode()}
 }
 
-func nativeConfig(cfg Config, b BackendConfig) remote.NativeConfig {
+func (l link) native() remote.NativeConfig {
 	return remote.NativeConfig{
-		Address:          b.GRPC.Address,
-		Transport:        b.GRPC.TLS,
-		Compress:         b.GRPC.Compress,
-		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
-		MaxResponseBytes: cfg.MaxResponseBytes,
+		Address:          l.address(l.backend.GRPC.Address),
+		Transport:        l.backend.GRPC.TLS,
+		Compress:         l.backend.GRPC.Compress,
+		MaxConcurrent:    l.cfg.MaxConcurrentPerBackend,
+		MaxResponseBytes: l.cfg.MaxResponseBytes,
 	}
 }
 
-func thanosConfig(cfg Config, b BackendConfig) remote.ThanosConfig {
+func (l link) thanos() remote.ThanosConfig {
 	return remote.ThanosConfig{
-		Address:          b.Thanos.Address,
-		TLS:              b.Thanos.TLSConfig,
-		Credentials:      b.HTTPClientConfig,
-		MaxConcurrent:    cfg.MaxConcurrentPerBackend,
-		MaxResponseBytes: cfg.MaxResponseBytes,
-		MaxSamples:       cfg.MaxSamples,
+		Address:          l.address(l.backend.Thanos.Address),
+		TLS:              l.backend.Thanos.TLSConfig,
+		Credentials:      l.backend.HTTPClientConfig,
+		MaxConcurrent:    l.cfg.MaxConcurrentPerBackend,
+		MaxResponseBytes: l.cfg.MaxResponseBytes,
+		MaxSamples:       l.cfg.MaxSamples,
 	}
+}
+
+// address completes ":port" with the endpoint's host.
+func (l link) address(configured string) string {
+	host, port, err := net.SplitHostPort(configured)
+	if err != nil || host != "" {
+		return configured // Validation has seen to the form.
+	}
+	target := url.URL{Host: l.target.Host}
+	return net.JoinHostPort(target.Hostname(), port)
 }

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/tocsin-rules/tocsin/evaluator/plan"
 )
 
 const (
@@ -23,13 +21,12 @@ const (
 // errHangs is why requests to a backend that does not answer a probe end.
 var errHangs = errors.New("the backend does not answer")
 
-// Guard gives up on a backend that hangs, so that it costs a batch a few
+// Guard gives up on an endpoint that hangs, so that it costs a batch a few
 // seconds once and not the whole timeout every time. A request that takes long
 // is left alone as long as the backend answers probes: it may be an expensive
 // one. While a backend is away requests fail at once.
 type Guard struct {
 	probe  func(context.Context) error
-	name   string
 	logger *slog.Logger
 
 	mu      sync.Mutex
@@ -38,10 +35,10 @@ type Guard struct {
 	nextTry time.Time
 }
 
-// NewGuard returns the guard of the named backend, which answers probe within
-// a moment unless it hangs.
-func NewGuard(name string, probe func(context.Context) error, logger *slog.Logger) *Guard {
-	return &Guard{name: name, probe: probe, logger: logger}
+// NewGuard returns the guard of an endpoint, which answers probe within a moment
+// unless it hangs.
+func NewGuard(probe func(context.Context) error, logger *slog.Logger) *Guard {
+	return &Guard{probe: probe, logger: logger}
 }
 
 // Do runs a request, unless the backend is known to be away, and ends the
@@ -59,44 +56,6 @@ func (g *Guard) Do(ctx context.Context, request func(context.Context) error) err
 		return &Error{Kind: KindBackend, Err: errHangs}
 	}
 	return err
-}
-
-// Guarded is a client behind a guard.
-type Guarded struct {
-	Client
-	guard *Guard
-}
-
-var _ Client = (*Guarded)(nil)
-
-// NewGuarded puts a guard in front of a client.
-func NewGuarded(c Client, g *Guard) *Guarded { return &Guarded{Client: c, guard: g} }
-
-// Execute implements Client.
-func (g *Guarded) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {
-	var results []Result
-	err := g.guard.Do(ctx, func(ctx context.Context) error {
-		results = g.Client.Execute(ctx, fragments, opts)
-		return firstError(results)
-	})
-	if results == nil {
-		return failAll(len(fragments), err)
-	}
-	for i := range results {
-		if errors.Is(err, errHangs) && results[i].Err != nil {
-			results[i].Err = err
-		}
-	}
-	return results
-}
-
-func firstError(results []Result) error {
-	for _, r := range results {
-		if r.Err != nil {
-			return r.Err
-		}
-	}
-	return nil
 }
 
 // refused is why a request is not to be sent; it sees to it that the backend
@@ -159,9 +118,9 @@ func (g *Guard) set(away error) {
 	defer g.mu.Unlock()
 	switch {
 	case away != nil && g.away == nil:
-		g.logger.Warn("backend hangs, it is not asked until it answers again", "backend", g.name)
+		g.logger.Warn("backend hangs, it is not asked until it answers again")
 	case away == nil && g.away != nil:
-		g.logger.Info("backend answers again", "backend", g.name)
+		g.logger.Info("backend answers again")
 	}
 	g.away, g.probing, g.nextTry = away, false, time.Now().Add(probeInterval)
 }

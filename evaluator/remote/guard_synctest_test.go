@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
@@ -45,16 +46,30 @@ func (p *patient) work(ctx context.Context, takes time.Duration) error {
 	}
 }
 
-func guarded(p *patient) *Guarded {
-	return NewGuarded(p, NewGuard("east", p.Probe, slog.New(slog.DiscardHandler)))
+// replicasOf is a backend with the given endpoints, named a, b and so on.
+func replicasOf(t *testing.T, clients ...Client) *Replicas {
+	t.Helper()
+	r := NewReplicas(ReplicasConfig{Name: "east", Connect: func(t Target) (Connection, error) {
+		return Connection{Queries: clients[t.Host[0]-'a']}, nil
+	}}, slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
+	require.NoError(t, r.SetTargets(targetsOf(len(clients))))
+	return r
 }
 
-func ask(t *testing.T, g *Guarded) (time.Duration, error) {
+func targetsOf(n int) []Target {
+	targets := make([]Target, n)
+	for i := range targets {
+		targets[i] = Target{Scheme: "http", Host: string(rune('a' + i))}
+	}
+	return targets
+}
+
+func timed(t *testing.T, c Client) (time.Duration, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	began := time.Now()
-	results := g.Execute(ctx, make([]plan.Fragment, 2), Options{})
+	results := c.Execute(ctx, make([]plan.Fragment, 2), Options{})
 	require.Len(t, results, 2)
 	require.Equal(t, results[0].Err == nil, results[1].Err == nil)
 	return time.Since(began), results[0].Err
@@ -64,18 +79,18 @@ func TestABackendThatHangsCostsAFewSecondsOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &patient{takes: 10 * time.Millisecond}
-		g := guarded(p)
-		_, err := ask(t, g)
+		g := replicasOf(t, p)
+		_, err := timed(t, g)
 		require.NoError(t, err)
 
 		p.hangs.Store(true)
-		took, err := ask(t, g)
+		took, err := timed(t, g)
 		var e *Error
 		require.ErrorAs(t, err, &e)
 		require.Equal(t, KindBackend, e.Kind)
 		require.Equal(t, patience+probeTimeout, took)
 		for range 10 {
-			took, err = ask(t, g)
+			took, err = timed(t, g)
 			require.ErrorIs(t, err, errHangs)
 			require.Zero(t, took, "it is not asked")
 			time.Sleep(probeInterval) //nolint:forbidigo // virtual time
@@ -83,12 +98,12 @@ func TestABackendThatHangsCostsAFewSecondsOnce(t *testing.T) {
 		require.EqualValues(t, 2, p.requests.Load())
 
 		p.hangs.Store(false)
-		_, err = ask(t, g) // makes it look again
+		_, err = timed(t, g) // makes it look again
 		require.ErrorIs(t, err, errHangs)
 		time.Sleep(probeTimeout + 2*probeInterval) //nolint:forbidigo // virtual time
-		_, _ = ask(t, g)
+		_, _ = timed(t, g)
 		time.Sleep(time.Second) //nolint:forbidigo // virtual time
-		_, err = ask(t, g)
+		_, err = timed(t, g)
 		require.NoError(t, err)
 	})
 }
@@ -96,8 +111,8 @@ func TestABackendThatHangsCostsAFewSecondsOnce(t *testing.T) {
 func TestAnExpensiveRequestIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := guarded(&patient{takes: 20 * time.Second})
-		took, err := ask(t, g)
+		g := replicasOf(t, &patient{takes: 20 * time.Second})
+		took, err := timed(t, g)
 		require.NoError(t, err)
 		require.Equal(t, 20*time.Second, took)
 	})

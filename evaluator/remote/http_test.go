@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -179,8 +178,11 @@ func TestHTTPErrorsDoNotShowTheURL(t *testing.T) {
 		cfg := newHTTP(t, base+"/?token=secret").cfg
 		read, err := NewChunkedRead(cfg, time.Second, 10)
 		require.NoError(t, err)
-		r := NewReader(plan.Backend{Name: "b"}, read, nil, NewGuard("b", func(context.Context) error { return nil }, slog.New(slog.DiscardHandler)))
-		q, err := NewRaw([]*Reader{r}).Querier(0, 1)
+		source := struct {
+			SeriesSource
+			LabelSource
+		}{read, h}
+		q, err := NewRaw([]*Reader{NewReader(plan.Backend{Name: "b"}, source)}).Querier(0, 1)
 		require.NoError(t, err)
 		set := q.Select(context.Background(), true, nil, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "x"))
 		require.False(t, set.Next())

@@ -14,6 +14,53 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// LabelSource knows the label names and values of the series stored in one
+// backend. Errors are *Errors.
+type LabelSource interface {
+	LabelNames(ctx context.Context, s Span) ([]string, error)
+	LabelValues(ctx context.Context, name string, s Span) ([]string, error)
+}
+
+// Span restricts a call about labels to a time range, in milliseconds, both
+// ends included, and to series.
+type Span struct {
+	Start, End int64
+	Matchers   []*labels.Matcher
+}
+
+func (s Span) form() url.Values {
+	form := url.Values{"start": {seconds(s.Start)}, "end": {seconds(s.End)}}
+	if len(s.Matchers) > 0 {
+		form.Set("match[]", (&parser.VectorSelector{LabelMatchers: s.Matchers}).String())
+	}
+	return form
+}
+
+// LabelNames implements LabelSource.
+func (h *HTTP) LabelNames(ctx context.Context, s Span) ([]string, error) {
+	return h.strings(ctx, "/api/v1/labels", s)
+}
+
+// LabelValues implements LabelSource.
+func (h *HTTP) LabelValues(ctx context.Context, name string, s Span) ([]string, error) {
+	return h.strings(ctx, "/api/v1/label/"+url.PathEscape(name)+"/values", s)
+}
+
+func (h *HTTP) strings(ctx context.Context, path string, s Span) ([]string, error) {
+	body, err := h.call(ctx, http.MethodGet, path, s.form())
+	if err != nil {
+		return nil, err
+	}
+	var a struct {
+		Status string   `json:"status"`
+		Data   []string `json:"data"`
+	}
+	if err := json.Unmarshal(body, &a); err != nil || a.Status != "success" {
+		return nil, errorf(KindBackend, "the answer of %s is not JSON of the Prometheus API: %s", path, excerpt(body))
+	}
+	return a.Data, nil
+}
+
 // LabelNames implements storage.LabelQuerier.
 func (q *rawQuerier) LabelNames(ctx context.Context, hints *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
 	return q.gather(ctx, hints, matchers, func(ctx context.Context, r *Reader) ([]string, error) {
@@ -52,46 +99,27 @@ func (q *rawQuerier) gather(ctx context.Context, hints *storage.LabelHints, matc
 	return all, nil, nil
 }
 
-// span restricts a call about labels to a time range and to series.
-func (q *rawQuerier) span(matchers []*labels.Matcher, r *Reader) url.Values {
-	form := url.Values{"start": {seconds(q.mint)}, "end": {seconds(q.maxt)}}
-	if stored := r.stored(matchers); len(stored) > 0 {
-		form.Set("match[]", (&parser.VectorSelector{LabelMatchers: stored}).String())
-	}
-	return form
+func (q *rawQuerier) span(matchers []*labels.Matcher, r *Reader) Span {
+	return Span{Start: q.mint, End: q.maxt, Matchers: r.stored(matchers)}
 }
 
-func (r *Reader) labelNames(ctx context.Context, form url.Values) ([]string, error) {
-	names, err := r.strings(ctx, "/api/v1/labels", form)
+func (r *Reader) labelNames(ctx context.Context, s Span) ([]string, error) {
+	names, err := r.source.LabelNames(ctx, s)
 	if len(names) > 0 {
 		r.partition.Range(func(l labels.Label) { names = append(names, l.Name) })
 	}
-	return names, err
+	return names, r.named(err)
 }
 
-func (r *Reader) labelValues(ctx context.Context, name string, form url.Values) ([]string, error) {
+func (r *Reader) labelValues(ctx context.Context, name string, s Span) ([]string, error) {
 	if !r.partition.Has(name) {
-		return r.strings(ctx, "/api/v1/label/"+url.PathEscape(name)+"/values", form)
+		values, err := r.source.LabelValues(ctx, name, s)
+		return values, r.named(err)
 	}
 	// Every series has the one value, if there are any.
-	names, err := r.strings(ctx, "/api/v1/labels", form)
+	names, err := r.source.LabelNames(ctx, s)
 	if err != nil || len(names) == 0 {
-		return nil, err
-	}
-	return []string{r.partition.Get(name)}, nil
-}
-
-func (r *Reader) strings(ctx context.Context, path string, form url.Values) ([]string, error) {
-	body, err := r.api.call(ctx, http.MethodGet, path, form)
-	if err != nil {
 		return nil, r.named(err)
 	}
-	var a struct {
-		Status string   `json:"status"`
-		Data   []string `json:"data"`
-	}
-	if err := json.Unmarshal(body, &a); err != nil || a.Status != "success" {
-		return nil, r.named(errorf(KindBackend, "the answer of %s is not JSON of the Prometheus API: %s", path, excerpt(body)))
-	}
-	return a.Data, nil
+	return []string{r.partition.Get(name)}, nil
 }

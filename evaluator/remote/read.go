@@ -91,19 +91,25 @@ func (r *ChunkedRead) fault(ctx context.Context, err error) error {
 	return e
 }
 
-// Reader fetches raw series and label names from one backend.
+// Source serves the series of one backend and what is known about their
+// labels.
+type Source interface {
+	SeriesSource
+	LabelSource
+}
+
+// Reader is a source whose series have their partition labels, be they stored
+// or not.
 type Reader struct {
 	backend plan.Backend
-	series  SeriesSource
-	api     *HTTP
-	guard   *Guard
+	source  Source
 	// partition is what a virtual backend's series get.
 	partition labels.Labels
 }
 
-// NewReader returns a reader behind the guard of its backend.
-func NewReader(b plan.Backend, series SeriesSource, api *HTTP, guard *Guard) *Reader {
-	r := &Reader{backend: b, series: series, api: api, guard: guard}
+// NewReader returns a reader of what a backend's source stores.
+func NewReader(b plan.Backend, source Source) *Reader {
+	r := &Reader{backend: b, source: source}
 	if b.Virtual {
 		r.partition = b.Partition.WithoutEmpty()
 	}
@@ -111,11 +117,8 @@ func NewReader(b plan.Backend, series SeriesSource, api *HTTP, guard *Guard) *Re
 }
 
 // fetch returns all series that match, complete, with their partition labels.
-func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) (list []storage.Series, err error) {
-	err = r.guard.Do(ctx, func(ctx context.Context) (err error) {
-		list, err = r.series.Series(ctx, hints, r.stored(matchers))
-		return err
-	})
+func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error) {
+	list, err := r.source.Series(ctx, hints, r.stored(matchers))
 	for i, s := range list {
 		list[i] = r.relabelled(s)
 	}

@@ -1,10 +1,11 @@
 // Package remote asks backends: fragments of a batch over the native pushdown
-// protocol or the Prometheus HTTP API, raw series over Prometheus' remote
-// read.
+// protocol, Thanos' Query API or the Prometheus HTTP API, raw series over
+// Prometheus' remote read or Thanos' Store API. A backend may answer at several
+// endpoints, of which one is asked, and another one if that fails or is slow.
 //
-// It never decides what to ask, never merges answers of fragments, and never
-// returns part of an answer: what is not complete and well-formed is an Error
-// with a Kind. Clients are safe for concurrent use; constructors do no I/O and
+// It never decides what to ask, never merges answers of fragments or of
+// endpoints, and never returns part of an answer: what is not complete and
+// well-formed is an Error with a Kind. Clients are safe for concurrent use; constructors do no I/O and
 // start no goroutine.
 package remote
 

@@ -12,6 +12,7 @@ import (
 	commonconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
+	_ "github.com/prometheus/prometheus/discovery/kubernetes" // For kubernetes_sd_configs.
 	"github.com/prometheus/prometheus/model/labels"
 	"gopkg.in/yaml.v3"
 
@@ -182,8 +183,7 @@ func (c *Config) Evaluator() evaluator.Config {
 	return ec
 }
 
-// destinations are the backends as places to write to. One that does not say
-// where takes remote write beside its query API, as Prometheus does.
+// destinations are the backends as places to write to.
 func (c *Config) destinations() []write.Destination {
 	destinations := make([]write.Destination, len(c.Backends))
 	for i, b := range c.Backends {
@@ -191,15 +191,12 @@ func (c *Config) destinations() []write.Destination {
 			Name:             b.Name,
 			Partition:        labels.FromMap(b.PartitionLabels),
 			Virtual:          b.Virtual,
-			URL:              b.URL.JoinPath("api/v1/write").String(),
+			URLs:             b.WriteURLs(),
 			Timeout:          time.Duration(c.Global.QueryTimeout),
 			HTTPClientConfig: b.HTTPClientConfig,
 		}
-		if w := b.RemoteWrite; w != nil {
-			d.URL = w.URL.String()
-			if w.HTTPClientConfig != nil {
-				d.HTTPClientConfig = *w.HTTPClientConfig
-			}
+		if w := b.RemoteWrite; w != nil && w.HTTPClientConfig != nil {
+			d.HTTPClientConfig = *w.HTTPClientConfig
 		}
 		destinations[i] = d
 	}

@@ -16,6 +16,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,8 +48,9 @@ type Destination struct {
 	// Virtual backends do not store their partition labels: they are taken
 	// off before the write.
 	Virtual bool
-	// URL is the remote-write endpoint.
-	URL string
+	// URLs are the remote-write endpoints of the backend's replicas, at least
+	// one. Each gets every sample; one that takes it suffices.
+	URLs []string
 	// Timeout bounds one request.
 	Timeout          time.Duration
 	HTTPClientConfig config.HTTPClientConfig
@@ -83,7 +85,7 @@ type destination struct {
 
 type metrics struct {
 	samples, rejected *prometheus.CounterVec
-	failures          *prometheus.CounterVec
+	failures, lacking *prometheus.CounterVec
 	duration          *prometheus.HistogramVec
 }
 
@@ -101,6 +103,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tocsin_ruler_write_failures_total",
 			Help: "Write requests that failed and are repeated.",
+		}, []string{"backend"}),
+		lacking: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tocsin_ruler_replica_write_failures_total",
+			Help: "Write requests that a replica of a backend did not take while another one did; they are not repeated.",
 		}, []string{"backend"}),
 		duration: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                            "tocsin_ruler_write_duration_seconds",
@@ -131,6 +137,7 @@ func New(destinations []Destination, logger *slog.Logger, reg prometheus.Registe
 		d.Partition.Range(func(l labels.Label) { w.names = append(w.names, l.Name) })
 		w.metrics.samples.WithLabelValues(d.Name)
 		w.metrics.failures.WithLabelValues(d.Name)
+		w.metrics.lacking.WithLabelValues(d.Name)
 	}
 	return w, nil
 }
@@ -284,11 +291,53 @@ func (w *Writer) post(ctx context.Context, dst *destination, series []outgoing) 
 	}
 	start := time.Now()
 	defer func() { w.metrics.duration.WithLabelValues(dst.Name).Observe(time.Since(start).Seconds()) }()
-	return dst.post(ctx, protocol, body)
+	return w.best(dst, dst.postAll(ctx, protocol, body))
 }
 
-func (d *destination) post(ctx context.Context, p protocol, body []byte) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.URL, bytes.NewReader(body))
+// reply is what one replica said to a request.
+type reply struct {
+	answer answer
+	err    error
+}
+
+// rank is less for a reply that says more about the samples.
+func (r reply) rank() int {
+	switch {
+	case r.err != nil:
+		return 3
+	case r.answer.retryable() != nil:
+		return 2
+	case r.answer.status/100 != 2:
+		return 1
+	}
+	return 0
+}
+
+func (d *destination) postAll(ctx context.Context, p protocol, body []byte) []reply {
+	replies := make([]reply, len(d.URLs))
+	var posts sync.WaitGroup
+	for i, u := range d.URLs {
+		posts.Go(func() { replies[i].answer, replies[i].err = d.post(ctx, u, p, body) })
+	}
+	posts.Wait()
+	return replies
+}
+
+// best is the reply that counts. A replica that is away lacks the samples, as it
+// lacks those that it would have scraped.
+func (w *Writer) best(dst *destination, replies []reply) (answer, error) {
+	best := slices.MinFunc(replies, func(a, b reply) int { return a.rank() - b.rank() })
+	for i, r := range replies {
+		if best.rank() == 0 && r.rank() > 1 {
+			w.metrics.lacking.WithLabelValues(dst.Name).Inc()
+			w.logger.Warn("a replica did not take samples", "backend", dst.Name, "replica", i, "err", errors.Join(r.err, r.answer.retryable()))
+		}
+	}
+	return best.answer, best.err
+}
+
+func (d *destination) post(ctx context.Context, target string, p protocol, body []byte) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}

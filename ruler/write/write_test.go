@@ -37,7 +37,7 @@ func receiver(t *testing.T, accepts ...remoteapi.WriteMessageType) (*httptest.Se
 var both = []remoteapi.WriteMessageType{remoteapi.WriteV1MessageType, remoteapi.WriteV2MessageType}
 
 func destinationFor(name, url string) Destination {
-	d := Destination{Name: name, URL: url, Timeout: 10 * time.Second}
+	d := Destination{Name: name, URLs: []string{url}, Timeout: 10 * time.Second}
 	if name == "global" {
 		name = ""
 	}
@@ -110,7 +110,7 @@ func TestHistogramsAndStaleMarkersArriveExactly(t *testing.T) {
 		t.Run(string(accepts), func(t *testing.T) {
 			t.Parallel()
 			srv, st := receiver(t, accepts)
-			w := newWriter(t, Destination{Name: "all", URL: srv.URL})
+			w := newWriter(t, Destination{Name: "all", URLs: []string{srv.URL}})
 			h, custom := tsdbutil.GenerateTestFloatHistogram(3), tsdbutil.GenerateTestCustomBucketsFloatHistogram(3)
 			require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{
 				{T: 7, H: h, Metric: labels.FromStrings("__name__", "h")},
@@ -149,7 +149,7 @@ func TestRejectedSamplesAreCountedAndDoNotBlockOthers(t *testing.T) {
 		t.Run(string(accepts), func(t *testing.T) {
 			t.Parallel()
 			srv, data := receiver(t, accepts)
-			w := newWriter(t, Destination{Name: "all", URL: srv.URL})
+			w := newWriter(t, Destination{Name: "all", URLs: []string{srv.URL}})
 			require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{sample(1000, 1, "__name__", "a")}}))
 			got := w.Write(t.Context(), []Unit{
 				{sample(2000, 1, "__name__", "b")},
@@ -179,7 +179,7 @@ func TestAnOldReceiverThatIsContentWithNothingGetsProtocol1(t *testing.T) {
 		srv.Config.Handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(old.Close)
-	w := newWriter(t, Destination{Name: "all", URL: old.URL})
+	w := newWriter(t, Destination{Name: "all", URLs: []string{old.URL}})
 	require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{sample(1000, 1, "__name__", "a")}}))
 	require.Len(t, stored(t, data), 1)
 }
@@ -187,7 +187,7 @@ func TestAnOldReceiverThatIsContentWithNothingGetsProtocol1(t *testing.T) {
 func TestTheSameSampleTwiceIsNoRejection(t *testing.T) {
 	t.Parallel()
 	srv, _ := receiver(t, both...)
-	w := newWriter(t, Destination{Name: "all", URL: srv.URL})
+	w := newWriter(t, Destination{Name: "all", URLs: []string{srv.URL}})
 	for range 2 {
 		require.Equal(t, []Result{{}}, w.Write(t.Context(), []Unit{{sample(1000, 1, "__name__", "a")}}))
 	}
@@ -199,7 +199,7 @@ func TestFailuresThatMayPassAreToBeRepeated(t *testing.T) {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "not now", status)
 		}))
-		got := newWriter(t, Destination{Name: "all", URL: srv.URL}).Write(t.Context(), []Unit{{sample(1, 1, "__name__", "a")}, {}})
+		got := newWriter(t, Destination{Name: "all", URLs: []string{srv.URL}}).Write(t.Context(), []Unit{{sample(1, 1, "__name__", "a")}, {}})
 		srv.Close()
 		require.ErrorContains(t, got[0].Err, `write to backend "all"`, "status %d", status)
 		require.NoError(t, got[0].Rejected)
@@ -219,6 +219,26 @@ func TestABackendThatIsAwayFailsOnlyItsOwnUnits(t *testing.T) {
 	})
 	require.NoError(t, got[0].Err)
 	require.ErrorContains(t, got[1].Err, `write to backend "west"`)
+}
+
+// TestReplicasGetEverySample: one of them may be away, and lacks what is written
+// meanwhile; if all are, the write is repeated.
+func TestReplicasGetEverySample(t *testing.T) {
+	t.Parallel()
+	first, firstStore := receiver(t, both...)
+	second, secondStore := receiver(t, both...)
+	d := destinationFor("east", first.URL)
+	d.URLs = append(d.URLs, second.URL)
+	w := newWriter(t, d)
+	unit := func(ts int64) []Unit { return []Unit{{sample(ts, 1, "__name__", "a", "cluster", "east")}} }
+	require.Equal(t, []Result{{}}, w.Write(t.Context(), unit(1)))
+	require.Equal(t, stored(t, firstStore), stored(t, secondStore))
+	first.Close()
+	require.Equal(t, []Result{{}}, w.Write(t.Context(), unit(2)))
+	require.InDelta(t, 1, testutil.ToFloat64(w.metrics.lacking.WithLabelValues("east")), 0)
+	require.InDelta(t, 2, testutil.ToFloat64(w.metrics.samples.WithLabelValues("east")), 0)
+	second.Close()
+	require.Error(t, w.Write(t.Context(), unit(3))[0].Err)
 }
 
 func TestPartitionsMustDiffer(t *testing.T) {

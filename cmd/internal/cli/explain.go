@@ -29,6 +29,9 @@ const (
 	formatJSON = "json"
 )
 
+// discoveryTimeout is how long the endpoints of backends may take to be found.
+const discoveryTimeout = 10 * time.Second
+
 // explainOptions are what "rules explain" is asked for.
 type explainOptions struct {
 	// args are rule files, or keys of groups if a member is asked.
@@ -148,12 +151,26 @@ func (o *explainOptions) report(ctx context.Context, logger *slog.Logger) (*expl
 	if !o.analyze {
 		return explain.Explain(cfg, slot, rules), nil
 	}
-	e, err := evaluator.New(cfg.Evaluator(), logger, prometheus.NewRegistry())
+	return analyzed(ctx, cfg.Evaluator(), slot, rules, logger)
+}
+
+// analyzed evaluates rules, after a moment for discovery. Backends that are not
+// discovered by then are errors of the rules that need them.
+func analyzed(ctx context.Context, cfg evaluator.Config, slot time.Time, rules []explain.Rule, logger *slog.Logger) (*explain.Report, error) {
+	e, err := evaluator.New(cfg, logger, prometheus.NewRegistry())
 	if err != nil {
 		return nil, err
 	}
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- e.Run(running) }()
+	known, cancel := context.WithTimeout(ctx, discoveryTimeout)
+	defer cancel()
+	e.Discovered(known)
 	report := explain.Analyze(ctx, e, slot, rules)
-	return report, e.Close()
+	stop()
+	return report, <-done
 }
 
 func (o *explainOptions) config() (*ruler.Config, error) {
