@@ -21,7 +21,7 @@ import (
 )
 
 type options struct {
-	tocsin, dir, out                   string
+	tocsin, dir, out, revision         string
 	only                               []string
 	seed                               uint64
 	duration, outage                   time.Duration
@@ -98,6 +98,11 @@ func build(ctx context.Context, o *options) error {
 	if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.tocsin, "github.com/tocsin-rules/tocsin/cmd/tocsin").CombinedOutput(); err != nil {
 		return fmt.Errorf("build tocsin: %w\n%s", err, out)
 	}
+	revision, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return fmt.Errorf("find out the revision: %w", err)
+	}
+	o.revision = strings.TrimSpace(string(revision))
 	return nil
 }
 

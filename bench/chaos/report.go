@@ -31,7 +31,7 @@ func (r result) fault() error {
 
 func report(o options, results []result) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Faults, and what became of slots, samples and alerts\n\nMade by `go run ./bench/chaos --seed %d` on %s.\n\n", o.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
+	fmt.Fprintf(&b, "# Faults, and what became of slots, samples and alerts\n\nMade by `go run ./bench/chaos --seed %d` on %s, Tocsin %s.\n\n", o.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"), o.revision)
 	b.WriteString("| scenario | members | faults | time | slots expected | missing | recorded samples | missing | different | ALERTS samples | missing | alert resets | notifications | missing | unexpected | started later | takeover p50 / p99 / max | first slot after leaving, late by p50 / p99 / max | repeated | given up | written twice differently |\n")
 	b.WriteString("|---|" + strings.Repeat("---|", 20) + "\n")
 	for _, r := range results {
