@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -27,9 +28,10 @@ const (
 
 func (h how) String() string { return [...]string{"is killed", "is restarted", "hangs"}[h] }
 
-// fault happens to one process of a kind, some time after the one before it.
+// fault happens to processes of a kind, some time after the one before it.
 type fault struct {
-	what  what
+	what what
+	// index is which of them, all if it is -1.
 	index int
 	how   how
 	// after is the peace before it, lasts the time until it is undone.
@@ -37,8 +39,14 @@ type fault struct {
 }
 
 func (f fault) String() string {
-	return fmt.Sprintf("%s %d %s for %s", f.what, f.index, f.how, f.lasts)
+	which := strconv.Itoa(f.index)
+	if f.index == all {
+		which = "(all)"
+	}
+	return fmt.Sprintf("%s %s %s for %s", f.what, which, f.how, f.lasts)
 }
+
+const all = -1
 
 // soakLanes are the endless sequences of faults of a soak that go on beside
 // each other. They follow from the seed alone. No fault lasts as long as the
@@ -59,10 +67,14 @@ func soakLanes(o options) []iter.Seq[fault] {
 			return fault{aBackend, r.IntN(3), []how{kill, terminate, hang}[r.IntN(3)], seconds(r, 60, 150), seconds(r, 0, 45)}
 		}),
 		lane(3, func(r *rand.Rand) fault {
-			return fault{anAlertmanager, 0, []how{kill, terminate, hang}[r.IntN(3)], seconds(r, 30, 90), seconds(r, 5, 60)}
-		}),
-		lane(4, func(r *rand.Rand) fault {
-			return fault{anAlertmanager, 1, []how{kill, terminate, hang}[r.IntN(3)], seconds(r, 30, 90), seconds(r, 5, 60)}
+			f := fault{anAlertmanager, r.IntN(3) - 1, []how{kill, terminate, hang}[r.IntN(3)], seconds(r, 30, 90), seconds(r, 5, 60)}
+			if f.index == all && f.how == kill {
+				// An Alertmanager that is killed forgets whom it has told what, which
+				// is for its peers to remember; all of them at once tell nobody
+				// that an alert is over.
+				f.how = terminate
+			}
+			return f
 		}),
 	}
 }

@@ -231,36 +231,50 @@ func soak(ctx context.Context, t *trial, o options) error {
 
 // inflict does one fault and undoes it, also when time is up meanwhile.
 func (t *trial) inflict(ctx context.Context, f fault) error {
-	p := t.victim(f)
 	t.say("%s: %s", t.result.name, f)
-	switch f.how {
-	case hang:
-		if err := p.Signal(syscall.SIGSTOP); err != nil {
-			return err
-		}
-		_ = pause(ctx, f.lasts)
-		return p.Signal(syscall.SIGCONT)
-	case terminate:
-		if err := p.Stop(); err != nil {
-			return err
-		}
-	case kill:
-		p.Kill()
+	victims := t.victims(f)
+	var errs []error
+	for _, p := range victims {
+		errs = append(errs, begin(p, f.how))
 	}
 	_ = pause(ctx, f.lasts)
+	for _, p := range victims {
+		errs = append(errs, undo(context.WithoutCancel(ctx), p, f.how))
+	}
+	return errors.Join(errs...)
+}
+
+func begin(p *fleet.Process, h how) error {
+	switch h {
+	case hang:
+		return p.Signal(syscall.SIGSTOP)
+	case terminate:
+		return p.Stop()
+	default:
+		p.Kill()
+		return nil
+	}
+}
+
+func undo(ctx context.Context, p *fleet.Process, h how) error {
+	if h == hang {
+		return p.Signal(syscall.SIGCONT)
+	}
 	if err := p.Start(); err != nil {
 		return err
 	}
-	return p.WaitReady(context.WithoutCancel(ctx))
+	return p.WaitReady(ctx)
 }
 
-func (t *trial) victim(f fault) *fleet.Process {
-	switch f.what {
-	case aBackend:
-		return t.subject.Backends[append(signal.Clusters(), "")[f.index%3]]
-	case anAlertmanager:
-		return t.subject.Alertmanagers[f.index%len(t.subject.Alertmanagers)]
+func (t *trial) victims(f fault) []*fleet.Process {
+	switch {
+	case f.what == aBackend:
+		return []*fleet.Process{t.subject.Backends[append(signal.Clusters(), "")[f.index]]}
+	case f.what == anAlertmanager && f.index == all:
+		return t.subject.Alertmanagers
+	case f.what == anAlertmanager:
+		return t.subject.Alertmanagers[f.index : f.index+1]
 	default:
-		return t.subject.Member(f.index % t.result.members)
+		return []*fleet.Process{t.subject.Member(f.index)}
 	}
 }
