@@ -50,7 +50,19 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make HTTP client of backend %q: %w", cfg.Name, err)
 	}
+	client.Transport = repeatable{client.Transport}
 	return &HTTP{cfg: cfg, client: client, requests: make(pool, cfg.MaxConcurrent)}, nil
+}
+
+// repeatable lets the client send a request once more if a connection that was
+// kept turns out to be closed: queries only read, though they are POSTed.
+type repeatable struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper. A key without a value is not sent.
+func (r repeatable) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header["Idempotency-Key"] = []string{}
+	return r.RoundTripper.RoundTrip(req)
 }
 
 // Execute implements Client.

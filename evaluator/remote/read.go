@@ -53,6 +53,9 @@ func NewChunkedRead(cfg HTTPConfig, timeout time.Duration, maxSeries int) (*Chun
 	if err != nil {
 		return nil, fmt.Errorf("make remote read client of backend %q: %w", cfg.Name, err)
 	}
+	if c, ok := client.(*promremote.Client); ok {
+		c.Client.Transport = repeatable{c.Client.Transport}
+	}
 	return &ChunkedRead{
 		cfg: cfg, maxSeries: maxSeries,
 		data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"testing"
 	"time"
@@ -304,15 +303,7 @@ func TestThanosSeries(t *testing.T) {
 // TestThanosCredentials: calls carry what HTTP requests would.
 func TestThanosCredentials(t *testing.T) {
 	t.Parallel()
-	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if user, password, _ := r.BasicAuth(); user == "id" && password == "hunter2" {
-			_, _ = w.Write([]byte(`{"access_token":"fetched","token_type":"Bearer","expires_in":3600}`))
-			return
-		}
-		w.WriteHeader(http.StatusUnauthorized)
-	}))
-	t.Cleanup(tokens.Close)
+	tokens := tokenServer(t)
 	for name, tc := range map[string]struct {
 		cfg    config.HTTPClientConfig
 		header string
@@ -320,7 +311,7 @@ func TestThanosCredentials(t *testing.T) {
 	}{
 		"bearer": {config.HTTPClientConfig{Authorization: &config.Authorization{Type: "Bearer", Credentials: "token"}}, "authorization", "Bearer token"},
 		"basic":  {config.HTTPClientConfig{BasicAuth: &config.BasicAuth{Username: "u", Password: "p"}}, "authorization", "Basic dTpw"},
-		"oauth2": {config.HTTPClientConfig{OAuth2: &config.OAuth2{ClientID: "id", ClientSecret: "hunter2", TokenURL: tokens.URL}}, "authorization", "Bearer fetched"},
+		"oauth2": {config.HTTPClientConfig{OAuth2: &config.OAuth2{ClientID: "id", ClientSecret: "hunter2", TokenURL: tokens}}, "authorization", "Bearer fetched"},
 		"tenant": {config.HTTPClientConfig{HTTPHeaders: &config.Headers{Headers: map[string]config.Header{"THANOS-TENANT": {Values: []string{"a"}}}}}, "thanos-tenant", "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -331,7 +322,7 @@ func TestThanosCredentials(t *testing.T) {
 			require.Equal(t, []string{tc.want}, (<-called).metadata.Get(tc.header))
 		})
 	}
-	wrong := config.HTTPClientConfig{OAuth2: &config.OAuth2{ClientID: "id", ClientSecret: "wrong-secret", TokenURL: tokens.URL}}
+	wrong := config.HTTPClientConfig{OAuth2: &config.OAuth2{ClientID: "id", ClientSecret: "wrong-secret", TokenURL: tokens}}
 	c := newThanos(t, ThanosConfig{Address: startQuerier(t, querier{}), Credentials: wrong}, serve(t, 200, ""))
 	err := execute(c, at("x", 5000)).Err
 	require.Equal(t, KindBackend, kindOf(t, err))
