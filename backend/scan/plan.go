@@ -2,7 +2,6 @@ package scan
 
 import (
 	"fmt"
-	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,10 +9,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
-
-// maxDropped bounds the matchers of a selector that the search for a wider one
-// may drop; it tries all combinations.
-const maxDropped = 5
 
 // window is a range of time in milliseconds, both ends included.
 type window struct{ mint, maxt int64 }
@@ -72,11 +67,7 @@ func (b *Batch) merge(key string, needs []need) []*entry {
 // have one user only, unless it wants columns.
 func (b *Batch) share() {
 	uses := make(map[*entry]int, len(b.entries))
-	for _, es := range b.entries {
-		for _, e := range es {
-			e.wider = b.widest(e)
-		}
-	}
+	b.nest()
 	for _, es := range b.entries {
 		for _, e := range es {
 			uses[e.root()] += len(e.queries)
@@ -102,48 +93,6 @@ func (b *Batch) addUsers(e *entry, queries []int) {
 			e.refs.Add(1)
 		}
 	}
-}
-
-// widest returns the read with the fewest matchers that holds all that e does,
-// or nil if there is none but e.
-func (b *Batch) widest(e *entry) *entry {
-	droppable := droppable(e.matchers)
-	var best *entry
-	for set := uint(1); set < 1<<len(droppable); set++ {
-		if best != nil && len(e.matchers)-bits.OnesCount(set) >= len(best.matchers) {
-			continue
-		}
-		if w := find(b.entries[keyOf(without(e.matchers, droppable, set))], e.window); w != nil {
-			best = w
-		}
-	}
-	return best
-}
-
-// droppable returns the places of the matchers that may be applied to series
-// in memory. Those of the name stay: no read should be of all metrics because
-// a rule somewhere is.
-func droppable(ms []*labels.Matcher) []int {
-	var places []int
-	for i, m := range ms {
-		if m.Name != labels.MetricName && len(places) < maxDropped {
-			places = append(places, i)
-		}
-	}
-	return places
-}
-
-// without returns matchers but for the chosen ones of those that may be
-// dropped.
-func without(ms []*labels.Matcher, droppable []int, set uint) []*labels.Matcher {
-	kept := make([]*labels.Matcher, 0, len(ms))
-	for i, m := range ms {
-		at := slices.Index(droppable, i)
-		if at < 0 || set&(1<<at) == 0 {
-			kept = append(kept, m)
-		}
-	}
-	return kept
 }
 
 // find returns the read that covers a window.

@@ -177,6 +177,31 @@ func TestOneReadServesAll(t *testing.T) {
 	b.Close()
 }
 
+// What is known of the last batch decides whether a read reaches back for others.
+func TestAWiderReadReachesBackIfThatCostsLess(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, scan.Config{})
+	selectors := []string{"m", "m", `sum_over_time(m{a="1"}[9m])`, `sum_over_time(m{a="1"}[9m])`, `sum_over_time(m{b="1"}[3d])`, `sum_over_time(m{b="1"}[3d])`}
+	want, err := read(t.Context(), f.db.Queryable, `m{a="1"}`, 60_001)
+	require.NoError(t, err)
+	for _, selects := range []int64{3, 2} {
+		f.db.selects.Store(0)
+		b := f.batch(selectors...)
+		for _, tc := range []struct {
+			selector string
+			mint     int64
+		}{{"m", 300_001}, {`m{b="1"}`, now - 3*24*60*minute + 1}} {
+			_, err := read(t.Context(), b, tc.selector, tc.mint)
+			require.NoError(t, err)
+		}
+		got, err := read(t.Context(), b, `m{a="1"}`, 60_001)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.Equal(t, selects, f.db.selects.Load())
+		b.Close()
+	}
+}
+
 func TestWhatCanNotBeSharedIsReadDirectly(t *testing.T) {
 	t.Parallel()
 	cases := []struct {

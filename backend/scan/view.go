@@ -57,9 +57,7 @@ func (e *entry) view(ms []*labels.Matcher) Column {
 // added returns the matchers that e lacks.
 func (e *entry) added(ms []*labels.Matcher) (added []*labels.Matcher) {
 	for _, m := range ms {
-		if !slices.ContainsFunc(e.matchers, func(o *labels.Matcher) bool {
-			return m.Name == o.Name && m.Type == o.Type && m.Value == o.Value
-		}) {
+		if !slices.ContainsFunc(e.matchers, func(own *labels.Matcher) bool { return same(own, m) }) {
 			added = append(added, m)
 		}
 	}
