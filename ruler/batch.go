@@ -80,11 +80,12 @@ func (b *batch) stage(n int) []*evaluation {
 	var evaluations []*evaluation
 	more := false
 	for _, t := range b.tasks {
-		if n >= len(t.group.stages) {
+		stages, _ := t.group.order()
+		if n >= len(stages) {
 			continue
 		}
 		more = true
-		for _, i := range t.group.stages[n] {
+		for _, i := range stages[n] {
 			if slices.Contains(t.job.Rules, i) {
 				evaluations = append(evaluations, &evaluation{task: t, rule: i})
 			}
@@ -139,7 +140,8 @@ func (r *Ruler) evaluated(e *evaluation, err error, retryable bool, took time.Du
 func (r *Ruler) withWhatTheyRead(evaluations []*evaluation) []*evaluation {
 	return slices.DeleteFunc(slices.Clone(evaluations), func(e *evaluation) bool {
 		g := e.task.group
-		for _, i := range g.reads[e.rule] {
+		_, reads := g.order()
+		for _, i := range reads[e.rule] {
 			if e.task.lacks(i) {
 				err := fmt.Errorf("rule %q, which this one reads, is not evaluated for this slot yet", g.def.Rules[i].Name())
 				r.evaluated(e, err, true, 0)

@@ -16,10 +16,11 @@ import (
 // changes; an edit makes a new group that adopts the states of the old one.
 // A live slot and a repeat may run at one time, for different rules.
 type group struct {
-	def    rule.Group
-	stages [][]int
-	reads  [][]int  // the earlier rules that each rule may read
-	ids    []string // of the rules, unique in the group
+	def rule.Group
+	// order has the stages of the rules and the earlier ones that each may read,
+	// see rule.Stages. It is found when it is first needed.
+	order func() (stages, reads [][]int)
+	ids   []string // of the rules, unique in the group
 
 	mu       sync.Mutex
 	rules    []ruleState // parallel to def.Rules
@@ -63,13 +64,11 @@ func newGroup(def rule.Group, resend time.Duration) *group {
 		rules[i] = alertRule(def, r, resend)
 		rules[i].Name = r.Record + rules[i].Name
 	}
-	stages, reads := rule.Stages(def)
 	return &group{
-		def:    def,
-		stages: stages,
-		reads:  reads,
-		ids:    alert.Identities(rules),
-		rules:  make([]ruleState, len(def.Rules)),
+		def:   def,
+		order: sync.OnceValues(func() (stages, reads [][]int) { return rule.Stages(def) }),
+		ids:   alert.Identities(rules),
+		rules: make([]ruleState, len(def.Rules)),
 	}
 }
 

@@ -439,13 +439,14 @@ func (r *Ruler) claim(ctx context.Context, a handoff.Claim) {
 // recover reads from the backends how far groups had come that no member
 // knows.
 func (r *Ruler) recover(ctx context.Context, a handoff.Recover) {
-	groups := make([]*group, 0, len(a.Keys))
-	for _, key := range a.Keys {
-		groups = append(groups, newGroup(r.loaded[key], r.cfg.ResendDelay))
-	}
+	loaded := r.loaded // replaced as a whole, never changed
 	r.background(func() {
 		ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 		defer cancel()
+		groups := make([]*group, len(a.Keys))
+		for i, key := range a.Keys {
+			groups[i] = newGroup(loaded[key], r.cfg.ResendDelay)
+		}
 		events := r.recovered(ctx, groups)
 		r.do(func() { r.events = append(r.events, events...) })
 	})

@@ -69,9 +69,10 @@ func (o Options) Validate() error {
 // which is what "abort" asks for.
 func Parse(file string, content []byte, opts Options) ([]Group, []error) {
 	p := &fileParser{
-		report: report{file: file},
-		opts:   opts,
-		lines:  map[string]int{},
+		report:   report{file: file},
+		opts:     opts,
+		lines:    map[string]int{},
+		matchers: map[matcherKey]*labels.Matcher{},
 	}
 	p.stream(content)
 	if errs := p.errors(); len(errs) > 0 {
@@ -88,6 +89,8 @@ type fileParser struct {
 	groups []Group
 	// lines has where each key was first defined.
 	lines map[string]int
+	// matchers are those of all expressions.
+	matchers map[matcherKey]*labels.Matcher
 }
 
 // stream reads document after document. A syntax error ends it, since the

@@ -146,3 +146,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestEqualMatchersOfAFileAreOne(t *testing.T) {
+	t.Parallel()
+	groups, errs := Parse("f.yml", []byte(`
+groups:
+- name: g
+  rules:
+  - {record: a, expr: 'x{code=~"5..", job="api"}'}
+  - {record: b, expr: 'sum(y{code=~"5.."}) / sum(y{code!~"5.."})'}
+`), Options{DefaultInterval: time.Minute})
+	require.Empty(t, errs)
+	matcher := func(rule, selector, i int) *labels.Matcher {
+		return parser.ExtractSelectors(groups[0].Rules[rule].Expr)[selector][i]
+	}
+	require.Same(t, matcher(0, 0, 0), matcher(1, 0, 0))
+	require.NotSame(t, matcher(0, 0, 0), matcher(1, 1, 0), "of another type")
+	require.Equal(t, `x{code=~"5..",job="api"}`, groups[0].Rules[0].Expr.String())
+}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 	"gopkg.in/yaml.v3"
@@ -82,8 +83,31 @@ func (p *fileParser) check(def *ruleDef) {
 	expr, err := parser.ParseExpr(def.rule.Expr)
 	if err != nil {
 		p.add(def.where, &def.nodes.Expr, err)
+		return
 	}
+	p.shareMatchers(expr)
 	def.expr = expr
+}
+
+// shareMatchers puts one matcher in place of all equal ones of the file. They
+// repeat in packs, and a compiled regular expression is as large as all else
+// that is kept of a rule.
+func (p *fileParser) shareMatchers(expr parser.Expr) {
+	for _, selector := range parser.ExtractSelectors(expr) {
+		for i, m := range selector {
+			key := matcherKey{m.Type, m.Name, m.Value}
+			if seen, ok := p.matchers[key]; ok {
+				selector[i] = seen
+			} else {
+				p.matchers[key] = m
+			}
+		}
+	}
+}
+
+type matcherKey struct {
+	kind        labels.MatchType
+	name, value string
 }
 
 // checkLabels validates each label of the mapping as that of the probe, a rule
