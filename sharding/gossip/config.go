@@ -38,11 +38,16 @@ type Config struct {
 	// addresses that it resolves to at the time, as that of a headless
 	// Service; this member's own address may be among them.
 	Peers []string
+	// PeersFile has more of them, one a line; empty lines and those that begin
+	// with # are skipped. It is read whenever members are missing.
+	PeersFile string
 	// KeyFile holds the keys that gossip is encrypted with: 16, 24 or 32 bytes
 	// in base64, one a line. The first one encrypts, all of them decrypt. It
 	// is read again when it changes. Empty means no encryption.
 	KeyFile string
-	// Zone, Weight, HTTPAddress and GRPCAddress are for sharding.Member.
+	// Zone, Weight, HTTPAddress and GRPCAddress are for sharding.Member. In place
+	// of an unspecified host the others are told the one that they reach this
+	// member's gossip at.
 	Zone        string
 	Weight      float64
 	HTTPAddress string
@@ -60,15 +65,8 @@ func (c Config) Validate() error {
 	if len(c.ClusterLabel) > maxLabelLength {
 		errs = append(errs, fmt.Errorf("cluster label of %d bytes: must be at most %d", len(c.ClusterLabel), maxLabelLength))
 	}
-	if len(c.Peers) > maxPeers {
-		errs = append(errs, fmt.Errorf("%d gossip peers: must be at most %d", len(c.Peers), maxPeers))
-	}
-	for _, p := range c.Peers {
-		if _, _, err := net.SplitHostPort(p); err != nil {
-			errs = append(errs, fmt.Errorf("gossip peer %q: must be host:port", p))
-		}
-	}
-	if n := len(encodeMeta(c.local())); n > memberlist.MetaMaxSize {
+	errs = append(errs, validatePeers(c.Peers))
+	if n := len(encodeMeta(c.local(), Load{})) + maxLoadBytes; n > memberlist.MetaMaxSize {
 		errs = append(errs, fmt.Errorf("zone and addresses of member %q take %d bytes: gossip carries at most %d", c.Name, n, memberlist.MetaMaxSize))
 	}
 	return errors.Join(append(errs, c.validateAddresses())...)
@@ -90,6 +88,19 @@ func (c Config) validateAddresses() error {
 		return fmt.Errorf("gossip address %q is not a loopback address: set a gossip key file", c.BindAddress)
 	}
 	return nil
+}
+
+func validatePeers(peers []string) error {
+	if len(peers) > maxPeers {
+		return fmt.Errorf("%d gossip peers: must be at most %d", len(peers), maxPeers)
+	}
+	var errs []error
+	for _, p := range peers {
+		if _, _, err := net.SplitHostPort(p); err != nil {
+			errs = append(errs, fmt.Errorf("gossip peer %q: must be host:port", p))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func invalidInName(r rune) bool { return r == '/' || r <= ' ' || r == 0x7f }

@@ -138,6 +138,11 @@ func (c *Cluster) Listen() error {
 		return fmt.Errorf("listen for gossip on %q: %w", c.cfg.BindAddress, err)
 	}
 	c.transport = t
+	own, err := c.Addr()
+	if err != nil {
+		return err
+	}
+	c.roster.reachableAt(own)
 	return nil
 }
 
@@ -182,6 +187,17 @@ func (c *Cluster) SetState(s sharding.State) {
 	c.roster.setState(s)
 	c.gossipState()
 }
+
+// SetLoad tells the others this member's load, if it has changed by much.
+func (c *Cluster) SetLoad(l Load) {
+	if c.roster.setLoad(l) {
+		c.gossipState()
+	}
+}
+
+// Loads are those that the members last told, by name. They are for people: what
+// groups are shared out by is in the view.
+func (c *Cluster) Loads() map[string]Load { return c.roster.loads() }
 
 // gossipState has Run tell the others this member's state.
 func (c *Cluster) gossipState() {

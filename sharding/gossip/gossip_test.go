@@ -54,6 +54,10 @@ func TestMembersOverLoopbackWithEncryption(t *testing.T) {
 	await(t, a.Cluster, loopbackPatience, is("a:joining b:ready"))
 	await(t, b.Cluster, loopbackPatience, is("a:joining b:ready"))
 
+	b.SetLoad(Load{Groups: 20, Cost: 1000})
+	b.SetLoad(Load{Groups: 21, Cost: 1001}) // not worth telling
+	require.Eventually(t, func() bool { return a.Loads()["b"] == Load{Groups: 20, Cost: 1000} }, loopbackPatience, 10*time.Millisecond)
+
 	b.SetState(sharding.Leaving)
 	await(t, a.Cluster, loopbackPatience, is("a:joining b:leaving"))
 	b.stop()
@@ -95,9 +99,9 @@ func TestListenReportsATakenPortAndBadKeys(t *testing.T) {
 	t.Parallel()
 	a := onLoopback(t, "a", "")
 	for wanted, cfg := range map[string]Config{
-		"listen for gossip":    {Name: "b", BindAddress: addr(t, a)},
-		"open gossip key file": {Name: "b", BindAddress: "127.0.0.1:0", KeyFile: filepath.Join(t.TempDir(), "missing")},
-		"line 1 is not base64": {Name: "b", BindAddress: "127.0.0.1:0", KeyFile: keyFile(t, "secret!")},
+		"listen for gossip":     {Name: "b", BindAddress: addr(t, a)},
+		"gossip key file: open": {Name: "b", BindAddress: "127.0.0.1:0", KeyFile: filepath.Join(t.TempDir(), "missing")},
+		"key 1 is not base64":   {Name: "b", BindAddress: "127.0.0.1:0", KeyFile: keyFile(t, "secret!")},
 	} {
 		c, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		require.NoError(t, err)
@@ -134,9 +138,9 @@ func TestKeysAreRotatedWithoutARestart(t *testing.T) {
 	}
 	for text, wanted := range map[string]string{
 		"":                             "0 keys",
-		"c2hvcnQ=":                     "line 1: key size must be",
-		key(4) + "\n??":                "line 2 is not base64",
-		strings.Repeat("#\n", 10_000):  "larger than",
+		"c2hvcnQ=":                     "key 1: key size must be",
+		key(4) + "\n??":                "key 2 is not base64",
+		strings.Repeat("#\n", 10_000):  "is larger than",
 		strings.Join(manyKeys(), "\n"): "17 keys: must be 1 to 16",
 	} {
 		require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
@@ -161,36 +165,44 @@ func TestMetadataSurvivesItsEncoding(t *testing.T) {
 		Zone: "zone", Weight: 1.5, State: sharding.Leaving,
 		HTTPAddress: "[::1]:9090", GRPCAddress: "host:1", Version: 1 << 31,
 	}
-	b := encodeMeta(m)
-	got, err := decodeMeta(b)
-	require.NoError(t, err)
-	require.Equal(t, m, got)
-	got, err = decodeMeta(append(b, "added by a later version"...))
-	require.NoError(t, err)
-	require.Equal(t, m, got)
+	load := Load{Groups: 300, Cost: 1 << 40}
+	b := encodeMeta(m, load)
+	firstVersion := len(b) - 2 - 6 // the load takes two and six bytes
+	for _, encoded := range [][]byte{b, append(bytes.Clone(b), "added by a later version"...)} {
+		got, gotLoad, err := decodeMeta(encoded)
+		require.NoError(t, err)
+		require.Equal(t, m, got)
+		require.Equal(t, load, gotLoad)
+	}
 	for n := range len(b) {
-		_, err := decodeMeta(b[:n])
+		got, gotLoad, err := decodeMeta(b[:n])
+		if n == firstVersion {
+			require.NoError(t, err)
+			require.Equal(t, m, got)
+			require.Zero(t, gotLoad)
+			continue
+		}
 		require.ErrorIs(t, err, errMeta, "cut to %d bytes", n)
 	}
 	for i, wrong := range map[int]byte{0: 'X', 1: metaVersion + 1, 7: 0} {
 		c := bytes.Clone(b)
 		c[i] = wrong
-		_, err := decodeMeta(c)
+		_, _, err := decodeMeta(c)
 		require.ErrorIs(t, err, errMeta, "byte %d", i)
 	}
 }
 
 func FuzzDecodeMeta(f *testing.F) {
-	f.Add(encodeMeta(sharding.Member{State: sharding.Ready, Zone: "z"}))
+	f.Add(encodeMeta(sharding.Member{State: sharding.Ready, Zone: "z"}, Load{Groups: 1}))
 	f.Add([]byte{metaMagic, metaVersion, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := decodeMeta(b)
+		m, l, err := decodeMeta(b)
 		if err != nil {
 			return
 		}
-		again, err := decodeMeta(encodeMeta(m))
+		again, load, err := decodeMeta(encodeMeta(m, l))
 		require.NoError(t, err)
-		require.Equal(t, encodeMeta(m), encodeMeta(again))
+		require.Equal(t, encodeMeta(m, l), encodeMeta(again, load))
 	})
 }
 
@@ -231,6 +243,18 @@ func TestConfigReportsEveryFault(t *testing.T) {
 		require.ErrorContains(t, err, wanted)
 	}
 	require.NoError(t, Config{Name: "a", BindAddress: ":7946", KeyFile: "k", AdvertiseAddress: "10.0.0.1:0"}.Validate())
+}
+
+func TestOthersAreToldWhereAMemberIsWhateverItListensOn(t *testing.T) {
+	t.Parallel()
+	n := run(t, Config{
+		Name: "a", BindAddress: "127.0.0.1:0", AdvertiseAddress: "10.0.0.9:7000", HTTPAddress: "0.0.0.0:80", GRPCAddress: ":90",
+	}, (*Cluster).Listen)
+	m, _ := n.View().Member("a")
+	require.Equal(t, []string{"10.0.0.9:80", "10.0.0.9:90"}, []string{m.HTTPAddress, m.GRPCAddress})
+	n = run(t, Config{Name: "a", BindAddress: "127.0.0.1:0", HTTPAddress: "localhost:80", GRPCAddress: "[::]:90"}, (*Cluster).Listen)
+	m, _ = n.View().Member("a")
+	require.Equal(t, []string{"localhost:80", "127.0.0.1:90"}, []string{m.HTTPAddress, m.GRPCAddress})
 }
 
 func TestTheAdvertisedPortIsTheBoundOneIfNotGiven(t *testing.T) {

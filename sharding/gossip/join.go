@@ -23,7 +23,8 @@ const (
 	lookupTimeout  = 2 * time.Second
 	// maxAttempts bounds how many missing addresses are tried in one look;
 	// they are chosen at random. One that answers brings all its side.
-	maxAttempts = 8
+	maxAttempts       = 8
+	maxPeersFileBytes = 256 << 10
 )
 
 // keepJoined connects to peers that should be there and are not: at first all
@@ -40,7 +41,7 @@ func (c *Cluster) keepJoined(ctx context.Context, list *memberlist.Memberlist) {
 		if c.roster.hasNewerSelf() {
 			c.logger.Error("another process runs under this member's name", "member", c.cfg.Name)
 		}
-		if list.NumMembers() > 1 || len(c.cfg.Peers) == 0 {
+		if list.NumMembers() > 1 || len(c.cfg.Peers) == 0 && c.cfg.PeersFile == "" {
 			wait = rejoinInterval
 		}
 		pause(ctx, wait)
@@ -99,25 +100,49 @@ func (c *Cluster) missing(ctx context.Context) ([]string, error) {
 }
 
 func (c *Cluster) resolve(ctx context.Context) ([]string, error) {
+	fromFile, err := readPeers(c.cfg.PeersFile)
+	errs := []error{err}
 	var addresses []string
-	var errs []error
-	for _, peer := range c.cfg.Peers {
-		host, port, err := net.SplitHostPort(peer)
-		if err != nil {
-			return nil, fmt.Errorf("gossip peer %q: %w", peer, err)
-		}
-		ips := []string{host}
-		if net.ParseIP(host) == nil {
-			lookupCtx, cancel := context.WithTimeout(ctx, lookupTimeout)
-			ips, err = c.lookup(lookupCtx, host)
-			cancel()
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("resolve gossip peer %q: %w", peer, err))
-		}
-		for _, ip := range ips {
-			addresses = append(addresses, net.JoinHostPort(ip, port))
-		}
+	for _, peer := range slices.Concat(c.cfg.Peers, fromFile) {
+		found, err := c.resolvePeer(ctx, peer)
+		addresses, errs = append(addresses, found...), append(errs, err)
 	}
 	return addresses, errors.Join(errs...)
+}
+
+func (c *Cluster) resolvePeer(ctx context.Context, peer string) ([]string, error) {
+	host, port, err := net.SplitHostPort(peer)
+	if err != nil {
+		return nil, fmt.Errorf("gossip peer %q: %w", peer, err)
+	}
+	if net.ParseIP(host) != nil {
+		return []string{peer}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	ips, err := c.lookup(ctx, host)
+	if err != nil {
+		return nil, fmt.Errorf("resolve gossip peer %q: %w", peer, err)
+	}
+	addresses := make([]string, len(ips))
+	for i, ip := range ips {
+		addresses[i] = net.JoinHostPort(ip, port)
+	}
+	return addresses, nil
+}
+
+// readPeers reads a file of peers; no file has none.
+func readPeers(file string) ([]string, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := readBounded(file, maxPeersFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("gossip peers file: %w", err)
+	}
+	peers := entries(string(text))
+	if err := validatePeers(peers); err != nil {
+		return nil, fmt.Errorf("gossip peers file %q: %w", file, err)
+	}
+	return peers, nil
 }

@@ -5,11 +5,8 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -113,14 +110,8 @@ func install(ring *memberlist.Keyring, wanted [][]byte) error {
 }
 
 func (k *keys) read() (text []byte, wanted [][]byte, err error) {
-	f, err := os.Open(k.file)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open gossip key file: %w", err)
-	}
-	defer f.Close()
-	text, err = io.ReadAll(io.LimitReader(f, maxKeyFileBytes+1))
-	if err != nil {
-		return nil, nil, fmt.Errorf("read gossip key file: %w", err)
+	if text, err = readBounded(k.file, maxKeyFileBytes); err != nil {
+		return nil, nil, fmt.Errorf("gossip key file: %w", err)
 	}
 	wanted, err = parseKeys(string(text))
 	if err != nil {
@@ -129,24 +120,17 @@ func (k *keys) read() (text []byte, wanted [][]byte, err error) {
 	return text, wanted, nil
 }
 
-// parseKeys reads one key a line, without repeats; empty lines and those that
-// begin with # are skipped. Errors don't show what a line holds.
+// parseKeys reads one key an entry, without repeats. Errors don't show what an
+// entry holds.
 func parseKeys(text string) ([][]byte, error) {
-	if len(text) > maxKeyFileBytes {
-		return nil, fmt.Errorf("larger than %d bytes", maxKeyFileBytes)
-	}
 	var wanted [][]byte
-	for i, line := range strings.Split(text, "\n") {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		key, err := base64.StdEncoding.DecodeString(line)
+	for i, entry := range entries(text) {
+		key, err := base64.StdEncoding.DecodeString(entry)
 		if err != nil {
-			return nil, fmt.Errorf("line %d is not base64", i+1)
+			return nil, fmt.Errorf("key %d is not base64", i+1)
 		}
 		if err := memberlist.ValidateKey(key); err != nil {
-			return nil, fmt.Errorf("line %d: %w", i+1, err)
+			return nil, fmt.Errorf("key %d: %w", i+1, err)
 		}
 		if !slices.ContainsFunc(wanted, func(w []byte) bool { return bytes.Equal(w, key) }) {
 			wanted = append(wanted, key)

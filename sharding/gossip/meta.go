@@ -13,10 +13,11 @@ import (
 
 // What a member gossips about itself, in at most 512 bytes: a magic byte and
 // the version of this format, then the protocol version (uvarint), the state (a
-// byte), the weight (8 bytes, big endian IEEE 754) and zone, HTTP and gRPC
-// address (each a uvarint length and bytes). What may follow is ignored, so that
-// fields can be added at the end; a change that older members can't live with
-// takes a new version of the format.
+// byte), the weight (8 bytes, big endian IEEE 754), zone, HTTP and gRPC address
+// (each a uvarint length and bytes) and, from the second version of the protocol
+// on, the load (two uvarints). What may follow is ignored, so that fields can be
+// added at the end; a change that older members can't live with takes a new
+// version of the format.
 const (
 	metaMagic   = 'T'
 	metaVersion = 1
@@ -24,7 +25,17 @@ const (
 
 var errMeta = errors.New("metadata of another program or version")
 
-func encodeMeta(m sharding.Member) []byte {
+// Load sums up what a member evaluates, as it last told.
+type Load struct {
+	// Groups is the number of rule groups, Cost what they cost in the unit of
+	// sharding.Costs.
+	Groups, Cost uint64
+}
+
+// maxLoadBytes is what a load takes at most.
+const maxLoadBytes = 2 * binary.MaxVarintLen64
+
+func encodeMeta(m sharding.Member, l Load) []byte {
 	b := []byte{metaMagic, metaVersion}
 	b = binary.AppendUvarint(b, uint64(m.Version))
 	b = append(b, byte(m.State))
@@ -33,13 +44,14 @@ func encodeMeta(m sharding.Member) []byte {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	return b
+	b = binary.AppendUvarint(b, l.Groups)
+	return binary.AppendUvarint(b, l.Cost)
 }
 
 // decodeMeta reads what encodeMeta wrote; the name isn't in it.
-func decodeMeta(b []byte) (sharding.Member, error) {
+func decodeMeta(b []byte) (sharding.Member, Load, error) {
 	if len(b) < 2 || b[0] != metaMagic || b[1] != metaVersion {
-		return sharding.Member{}, errMeta
+		return sharding.Member{}, Load{}, errMeta
 	}
 	r := metaReader{rest: b[2:]}
 	m := sharding.Member{
@@ -50,10 +62,14 @@ func decodeMeta(b []byte) (sharding.Member, error) {
 		HTTPAddress: string(r.bytes(r.uvarint())),
 		GRPCAddress: string(r.bytes(r.uvarint())),
 	}
-	if r.short || m.State < sharding.Joining || m.State > sharding.Leaving {
-		return sharding.Member{}, errMeta
+	var l Load
+	if len(r.rest) > 0 {
+		l.Groups, l.Cost = r.uvarint(), r.uvarint()
 	}
-	return m, nil
+	if r.short || m.State < sharding.Joining || m.State > sharding.Leaving {
+		return sharding.Member{}, Load{}, errMeta
+	}
+	return m, l, nil
 }
 
 // metaReader gives zeros from where the input turns out to be too short.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ const (
 // process is one run of a member.
 type process struct {
 	member     sharding.Member
+	load       Load
 	generation uint64
 	address    string // for gossip
 }
@@ -38,6 +40,7 @@ type roster struct {
 
 	mu     sync.Mutex
 	local  sharding.Member
+	load   Load // of this member
 	costs  sharding.Costs
 	others map[string]process   // by memberlist's name
 	failed map[string]time.Time // by address
@@ -65,11 +68,53 @@ func newRoster(local sharding.Member, m *metrics) *roster {
 	return r
 }
 
+// reachableAt puts the host that the others reach this member's gossip at in
+// place of unspecified ones.
+func (r *roster) reachableAt(gossip string) {
+	own, _, _ := net.SplitHostPort(gossip)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, address := range []*string{&r.local.HTTPAddress, &r.local.GRPCAddress} {
+		host, port, err := net.SplitHostPort(*address)
+		if err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+			*address = net.JoinHostPort(own, port)
+		}
+	}
+	r.refresh()
+}
+
 func (r *roster) setState(s sharding.State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.local.State = s
 	r.refresh()
+}
+
+// setLoad tells whether the load differs by so much that others should hear of
+// it: a tenth of what they were told.
+func (r *roster) setLoad(l Load) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	near := func(told, now uint64) bool { return max(told, now)-min(told, now) <= told/10 }
+	if near(r.load.Groups, l.Groups) && near(r.load.Cost, l.Cost) {
+		return false
+	}
+	r.load = l
+	return true
+}
+
+// loads are those of all members, by name.
+func (r *roster) loads() map[string]Load {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	loads, newest := map[string]Load{}, map[string]uint64{}
+	for _, p := range r.others {
+		if p.generation >= newest[p.member.Name] {
+			loads[p.member.Name], newest[p.member.Name] = p.load, p.generation
+		}
+	}
+	loads[r.local.Name] = r.load
+	return loads
 }
 
 // refresh makes the view anew: of each name the newest process, and of this
@@ -112,12 +157,12 @@ func parseNode(n *memberlist.Node) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	m, err := decodeMeta(n.Meta)
+	m, l, err := decodeMeta(n.Meta)
 	if err != nil {
 		return process{}, err
 	}
 	m.Name = name
-	return process{member: m, generation: generation, address: n.Address()}, nil
+	return process{member: m, load: l, generation: generation, address: n.Address()}, nil
 }
 
 // NotifyJoin takes a new process in.
@@ -206,5 +251,5 @@ func (r *roster) hasNewerSelf() bool {
 func (r *roster) NodeMeta(int) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return encodeMeta(r.local)
+	return encodeMeta(r.local, r.load)
 }
