@@ -95,6 +95,7 @@ prometheus_rule_group_last_duration_seconds{cluster="CLUSTER",job="rule-evaluato
 prometheus_rule_group_interval_seconds{cluster="CLUSTER",job="rule-evaluator",instance="m",rule_group="g"} 5x60
 prometheus_notifications_dropped_total{cluster="CLUSTER",job="rule-evaluator",instance="m",alertmanager="a"} 0x60
 tocsin_ruler_groups{cluster="CLUSTER",job="rule-evaluator",instance="m"} 3x60
+tocsin_cluster_clock_skew_seconds{cluster="CLUSTER",job="rule-evaluator",instance="m"} 0.01x60
 tocsin_ruler_rejected_samples_total{cluster="CLUSTER",job="rule-evaluator",instance="m"} 0x60
 alertmanager_notifications_total{cluster="CLUSTER",job="alertmanager",instance="a",integration="webhook"} 0+1x60
 ALERTS{cluster="CLUSTER",alertname="X",severity="warning",alertstate="firing"} 1x60
@@ -114,6 +115,7 @@ prometheus_rule_group_last_duration_seconds{cluster="west",job="rule-evaluator",
 prometheus_rule_group_interval_seconds{cluster="west",job="rule-evaluator",instance="m",rule_group="g"} 5x60
 prometheus_notifications_dropped_total{cluster="west",job="rule-evaluator",instance="m",alertmanager="a"} 0+1x60
 tocsin_ruler_rejected_samples_total{cluster="west",job="rule-evaluator",instance="m"} 0+1x60
+tocsin_cluster_clock_skew_seconds{cluster="west",job="rule-evaluator",instance="m"} 2x60
 `
 )
 

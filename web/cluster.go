@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// MaxClockSkew is by how much the clocks of two members may differ without being
+// reported.
+const MaxClockSkew = time.Second
+
 // MemberStatus is what a member says of itself, at /api/v1/status/tocsin.
 type MemberStatus struct {
 	Member string `json:"member"`
@@ -13,9 +17,12 @@ type MemberStatus struct {
 	// NotReady is why it is not.
 	NotReady string `json:"notReady,omitempty"`
 	// Members are the names of all members that it sees.
-	Members         []string    `json:"members"`
-	Groups          int         `json:"groups"`
-	Rules           int         `json:"rules"`
+	Members []string `json:"members"`
+	Groups  int      `json:"groups"`
+	Rules   int      `json:"rules"`
+	// Cost is what the groups cost in an hour, as members measure it to share
+	// them out.
+	Cost            uint64      `json:"cost"`
 	SlotsEvaluated  uint64      `json:"slotsEvaluated"`
 	SlotsMissed     uint64      `json:"slotsMissed"`
 	SlotsBackfilled uint64      `json:"slotsBackfilled"`
@@ -77,10 +84,32 @@ type ClusterMember struct {
 	HTTPAddress string `json:"httpAddress"`
 	GRPCAddress string `json:"grpcAddress"`
 	Version     uint32 `json:"version"`
+	// ToldGroups and ToldCost are Groups and Cost of the Status as the member
+	// gossiped them some time ago, for one that does not answer.
+	ToldGroups uint64 `json:"toldGroups"`
+	ToldCost   uint64 `json:"toldCost"`
+	// Clock compares its clock with that of the answering member; nil for that
+	// one itself, and if it is not known.
+	Clock *Clock `json:"clock,omitempty"`
 	// Error is why it does not answer; Status is nil then.
 	Error  string        `json:"error,omitempty"`
 	Status *MemberStatus `json:"status,omitempty"`
 }
+
+// Clock says by how much a member's clock is ahead, or behind if that is
+// negative, give or take half of the time that it took to ask.
+type Clock struct {
+	AheadSeconds  float64 `json:"aheadSeconds"`
+	WithinSeconds float64 `json:"withinSeconds"`
+}
+
+// Ahead is by how much the clock is ahead as far as is known.
+func (c Clock) Ahead() time.Duration { return seconds(c.AheadSeconds) }
+
+// Skew is by how much the clocks differ at least, in either direction.
+func (c Clock) Skew() time.Duration { return max(0, c.Ahead().Abs()-seconds(c.WithinSeconds)) }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // GroupPlace says who evaluates a group: who should, and who does.
 type GroupPlace struct {

@@ -19,7 +19,7 @@ func TestTheStatusOfAMember(t *testing.T) {
 	status := MemberStatus{Member: "member-0", NotReady: "starting", Members: []string{"member-0"}, RuleErrors: []RuleError{}, FileErrors: []FileError{}}
 	rec := serve(Deps{Status: func() MemberStatus { return status }, Logger: promslog.NewNopLogger()}, http.MethodGet, "/api/v1/status/tocsin")
 	require.JSONEq(t, `{"status":"success","data":{"member":"member-0","ready":false,"notReady":"starting","members":["member-0"],
-		"groups":0,"rules":0,"slotsEvaluated":0,"slotsMissed":0,"slotsBackfilled":0,"lagSeconds":0,"firing":0,"pending":0,
+		"groups":0,"rules":0,"cost":0,"slotsEvaluated":0,"slotsMissed":0,"slotsBackfilled":0,"lagSeconds":0,"firing":0,"pending":0,
 		"ruleErrors":[],"fileErrors":[]}}`, rec.Body.String())
 }
 
@@ -34,7 +34,7 @@ func TestTheStatusOfTheCluster(t *testing.T) {
 	rec := serve(Deps{Cluster: c, Logger: promslog.NewNopLogger()}, http.MethodGet, "/api/v1/status/cluster")
 	require.Equal(t, http.StatusOK, rec.Code)
 	require.JSONEq(t, `{"status":"success","data":{"member":"a",
-		"members":[{"name":"b","state":"ready","zone":"z","httpAddress":"h:1","grpcAddress":"g:1","version":1,"error":"no answer in time"}],
+		"members":[{"name":"b","state":"ready","zone":"z","httpAddress":"h:1","grpcAddress":"g:1","version":1,"toldGroups":0,"toldCost":0,"error":"no answer in time"}],
 		"groups":[{"key":"k","rules":2,"owner":"a","successor":"b","running":[
 			{"member":"a","since":"1970-01-01T00:01:40Z","from":"b","lastSlot":"0001-01-01T00:00:00Z"}]}]}}`, rec.Body.String())
 }

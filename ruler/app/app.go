@@ -65,10 +65,14 @@ type Options struct {
 	// Name is this member's, unique in the cluster.
 	Name string
 	Zone string
-	// GossipAddress is host:port, Peers are those of other members.
-	GossipAddress string
-	Peers         []string
-	GossipKeyFile string
+	// GossipAddress is host:port, Peers are those of other members, and PeersFile
+	// has more of them. AdvertiseAddress is what others reach this member at, if
+	// that is another.
+	GossipAddress    string
+	AdvertiseAddress string
+	Peers            []string
+	PeersFile        string
+	GossipKeyFile    string
 	// StopTimeout bounds handing everything over at the end.
 	StopTimeout time.Duration
 }
@@ -175,13 +179,15 @@ func (a *app) applyAlerting(cfg *Config) error {
 
 func (a *app) newCluster() error {
 	g, err := gossip.New(gossip.Config{
-		Name:        a.opts.Name,
-		Zone:        a.opts.Zone,
-		BindAddress: a.opts.GossipAddress,
-		Peers:       a.opts.Peers,
-		KeyFile:     a.opts.GossipKeyFile,
-		HTTPAddress: a.opts.HTTP.ListenAddress,
-		GRPCAddress: a.opts.GRPCListenAddress,
+		Name:             a.opts.Name,
+		Zone:             a.opts.Zone,
+		BindAddress:      a.opts.GossipAddress,
+		AdvertiseAddress: a.opts.AdvertiseAddress,
+		Peers:            a.opts.Peers,
+		PeersFile:        a.opts.PeersFile,
+		KeyFile:          a.opts.GossipKeyFile,
+		HTTPAddress:      a.opts.HTTP.ListenAddress,
+		GRPCAddress:      a.opts.GRPCListenAddress,
 	}, a.logger, a.reg)
 	if err != nil {
 		return err
@@ -260,7 +266,7 @@ func (a *app) run(ctx context.Context) error {
 	}
 	var g run.Group
 	for _, part := range []func(context.Context) error{
-		a.http.Run, a.rpcServer.Run, a.evaluator.Run, a.sender.Run, a.ruler.Run, a.gossip.Run, a.follow, a.keepCosts, a.becomeReady, a.reloadOnHangup,
+		a.http.Run, a.rpcServer.Run, a.evaluator.Run, a.sender.Run, a.ruler.Run, a.gossip.Run, a.follow, a.keepCosts, a.watchClocks, a.becomeReady, a.reloadOnHangup,
 		func(ctx context.Context) error { return a.loader.Run(ctx, a.load) },
 		func(partsCtx context.Context) error { return a.drainAfter(ctx, partsCtx) },
 	} {

@@ -7,14 +7,16 @@ import (
 	"time"
 
 	"github.com/tocsin-rules/tocsin/sharding"
+	"github.com/tocsin-rules/tocsin/sharding/gossip"
 )
 
 // costsInterval is how often it is looked at whether groups still cost what the
 // members agreed on.
 const costsInterval = time.Minute
 
-// keepCosts revises what groups cost, on the first of the ready members only:
-// the others take it from there.
+// keepCosts tells the others the load of this member and revises what groups
+// cost, that on the first of the ready members only: the others take it from
+// there.
 func (a *app) keepCosts(ctx context.Context) error {
 	ticker := time.NewTicker(costsInterval)
 	defer ticker.Stop()
@@ -24,6 +26,7 @@ func (a *app) keepCosts(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		a.gossip.SetLoad(a.ownLoad())
 		view := a.gossip.View()
 		ready := view.Ready()
 		if len(ready) == 0 || ready[0].Name != a.opts.Name {
@@ -72,6 +75,16 @@ func (a *app) costsOf(ctx context.Context, m sharding.Member) (map[uint64]uint64
 		return a.rpcClient.Costs(ctx, m.GRPCAddress)
 	}
 	return a.costs(), nil
+}
+
+// ownLoad sums up what runs here.
+func (a *app) ownLoad() gossip.Load {
+	var l gossip.Load
+	for _, cost := range a.ruler.Costs() {
+		l.Groups++
+		l.Cost += cost
+	}
+	return l
 }
 
 // costs are those of the groups that run here, by the hashes of their keys.

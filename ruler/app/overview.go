@@ -10,6 +10,7 @@ import (
 	"github.com/tocsin-rules/tocsin/ruler"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/sharding"
+	"github.com/tocsin-rules/tocsin/sharding/gossip"
 	"github.com/tocsin-rules/tocsin/web"
 )
 
@@ -17,7 +18,9 @@ import (
 type answer struct {
 	web.MemberDescription
 
-	err error
+	clock *web.Clock
+	load  gossip.Load
+	err   error
 }
 
 // Status asks all members how they are.
@@ -30,6 +33,11 @@ func (c cluster) Status(ctx context.Context) web.ClusterStatus {
 		asked.Go(func() { answers[i] = c.ask(ctx, m) })
 	}
 	asked.Wait()
+	for name, load := range c.a.gossip.Loads() {
+		if i := slices.IndexFunc(members, func(m sharding.Member) bool { return m.Name == name }); i >= 0 {
+			answers[i].load = load
+		}
+	}
 	s := overview(view, c.a.state.loadedGroups(), answers)
 	s.Member = c.a.opts.Name
 	return s
@@ -44,6 +52,9 @@ func (c cluster) ask(ctx context.Context, m sharding.Member) (said answer) {
 		err = json.Unmarshal(body, &said.MemberDescription)
 	}
 	said.err = err
+	if ahead, within, err := c.a.rpcClient.Clock(ctx, m.GRPCAddress); err == nil {
+		said.clock = &web.Clock{AheadSeconds: ahead.Seconds(), WithinSeconds: within.Seconds()}
+	}
 	return said
 }
 
@@ -97,7 +108,8 @@ func placeOf(places map[string]*web.GroupPlace, view sharding.View, key string) 
 func clusterMember(m sharding.Member, said answer) web.ClusterMember {
 	shown := web.ClusterMember{
 		Name: m.Name, State: m.State.String(), Zone: m.Zone,
-		HTTPAddress: m.HTTPAddress, GRPCAddress: m.GRPCAddress, Version: m.Version,
+		HTTPAddress: m.HTTPAddress, GRPCAddress: m.GRPCAddress, Version: m.Version, Clock: said.clock,
+		ToldGroups: said.load.Groups, ToldCost: said.load.Cost,
 	}
 	if said.err != nil {
 		shown.Error = said.err.Error()

@@ -118,6 +118,7 @@ func (a *app) status() web.MemberStatus {
 	if s.Ready = err == nil; !s.Ready {
 		s.NotReady = err.Error()
 	}
+	s.Cost = a.ownLoad().Cost
 	for _, m := range a.gossip.View().Members() {
 		s.Members = append(s.Members, m.Name)
 	}

@@ -41,14 +41,14 @@ func sampleStatus() web.ClusterStatus {
 		Member: "member-0",
 		Members: []web.ClusterMember{
 			{Name: "member-0", State: "ready", Zone: "a", HTTPAddress: "127.0.0.1:19090", Status: &web.MemberStatus{
-				Member: "member-0", Ready: true, Groups: 2, Rules: 7, LagSeconds: 0.42, SlotsMissed: 1, SlotsBackfilled: 2, Firing: 3, Pending: 4,
+				Member: "member-0", Ready: true, Groups: 2, Rules: 7, Cost: 300, LagSeconds: 0.42, SlotsMissed: 1, SlotsBackfilled: 2, Firing: 3, Pending: 4,
 				RuleErrors: []web.RuleError{{Group: "file/a/g", Rule: "r", Error: "backend west is away"}},
 				FileErrors: []web.FileError{{File: "bad.yml", Error: "line 3"}},
 			}},
-			{Name: "member-1", State: "leaving", HTTPAddress: "127.0.0.1:19091", Status: &web.MemberStatus{
-				Member: "member-1", NotReady: "drained", FileErrors: []web.FileError{{File: "bad.yml", Error: "line 3"}},
+			{Name: "member-1", State: "leaving", HTTPAddress: "127.0.0.1:19091", Clock: &web.Clock{AheadSeconds: -2.5, WithinSeconds: 0.1}, Status: &web.MemberStatus{
+				Member: "member-1", Cost: 100, NotReady: "drained", FileErrors: []web.FileError{{File: "bad.yml", Error: "line 3"}},
 			}},
-			{Name: "member-2", State: "ready", HTTPAddress: "127.0.0.1:19092", Error: "no answer in time"},
+			{Name: "member-2", State: "ready", HTTPAddress: "127.0.0.1:19092", Clock: &web.Clock{AheadSeconds: 1.5, WithinSeconds: 0.6}, ToldGroups: 5, ToldCost: 100, Error: "no answer in time"},
 		},
 		Groups: []web.GroupPlace{
 			{Key: "file/a/g", Rules: 3, Owner: "member-0", Successor: "member-2", Running: []web.GroupRun{
@@ -68,10 +68,10 @@ func TestClusterStatusIsATable(t *testing.T) {
 	require.Zero(t, status, stderr)
 	require.Equal(t, `member-0 sees 3 members and 3 groups
 
-MEMBER    STATE    ZONE  GROUPS     RULES  LAG    MISSED  REPEATED  FIRING  PENDING  HTTP
-member-0  ready    a     2          7      400ms  1       2         3       4        127.0.0.1:19090
-member-1  leaving  -     0          0      0s     0       0         0       0        127.0.0.1:19091
-member-2  ready    -     no answer  -      -      -       -         -       -        127.0.0.1:19092
+MEMBER    STATE    ZONE  GROUPS  RULES      LOAD  LAG    MISSED  REPEATED  FIRING  PENDING  CLOCK    HTTP
+member-0  ready    a     2       7          60%   400ms  1       2         3       4        -        127.0.0.1:19090
+member-1  leaving  -     0       0          20%   0s     0       0         0       0        -2.500s  127.0.0.1:19091
+member-2  ready    -     5       no answer  20%   -      -       -         -       -        +1.500s  127.0.0.1:19092
 
 last handoffs
   2026-01-01T00:00:05Z  from the backends to member-0: file/b/g
@@ -80,6 +80,7 @@ last handoffs
 
 problems
   member-1 is not ready: drained
+  clocks of member-1 and member-0 differ by 2.5s
   member-2 does not answer: no answer in time
   group file/b/g: owner member-0, runs on member-0,member-1
   group file/c/g: owner member-2, runs on -

@@ -32,18 +32,38 @@ func (v clusterView) String() string {
 }
 
 func (v clusterView) members(b *strings.Builder) {
-	t := newTable(b)
-	t.row("MEMBER", "STATE", "ZONE", "GROUPS", "RULES", "LAG", "MISSED", "REPEATED", "FIRING", "PENDING", "HTTP")
+	var total uint64
 	for _, m := range v.Members {
-		head := []any{m.Name, m.State, orDash(m.Zone)}
-		figures := []any{"no answer", "-", "-", "-", "-", "-", "-"}
+		total += cost(m)
+	}
+	t := newTable(b)
+	t.row("MEMBER", "STATE", "ZONE", "GROUPS", "RULES", "LOAD", "LAG", "MISSED", "REPEATED", "FIRING", "PENDING", "CLOCK", "HTTP")
+	for _, m := range v.Members {
+		load := fmt.Sprintf("%.0f%%", 100*float64(cost(m))/float64(max(total, 1)))
+		figures := []any{m.ToldGroups, "no answer", load, "-", "-", "-", "-", "-"}
 		if s := m.Status; s != nil {
 			lag := time.Duration(s.LagSeconds * float64(time.Second)).Round(100 * time.Millisecond)
-			figures = []any{s.Groups, s.Rules, lag, s.SlotsMissed, s.SlotsBackfilled, s.Firing, s.Pending}
+			figures = []any{s.Groups, s.Rules, load, lag, s.SlotsMissed, s.SlotsBackfilled, s.Firing, s.Pending}
 		}
-		t.row(slices.Concat(head, figures, []any{m.HTTPAddress})...)
+		t.row(slices.Concat([]any{m.Name, m.State, orDash(m.Zone)}, figures, []any{shownClock(m.Clock), m.HTTPAddress})...)
 	}
 	t.end()
+}
+
+// cost is what a member's groups cost, as it says or else as it last told.
+func cost(m web.ClusterMember) uint64 {
+	if m.Status != nil {
+		return m.Status.Cost
+	}
+	return m.ToldCost
+}
+
+// shownClock is by how much a clock is ahead of the answering member's.
+func shownClock(c *web.Clock) string {
+	if c == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%+.3fs", c.AheadSeconds)
 }
 
 // handoffs are the starts of groups, the last one first.
@@ -89,6 +109,9 @@ func (v clusterView) problems() []string {
 			lines = append(lines, fmt.Sprintf("%s does not answer: %s", m.Name, m.Error))
 		case !m.Status.Ready:
 			lines = append(lines, fmt.Sprintf("%s is not ready: %s", m.Name, m.Status.NotReady))
+		}
+		if m.Clock != nil && m.Clock.Skew() > web.MaxClockSkew {
+			lines = append(lines, fmt.Sprintf("clocks of %s and %s differ by %s", m.Name, v.Member, m.Clock.Ahead().Abs().Round(time.Millisecond)))
 		}
 	}
 	for _, g := range v.Groups {

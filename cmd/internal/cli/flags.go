@@ -98,6 +98,11 @@ func ruleEvaluatorFlags(f flagger) process {
 	f.Flag("cluster.listen-address", "Address for gossip.").Default("127.0.0.1:19130").StringVar(&o.GossipAddress)
 	f.Flag("cluster.peer", "Address of another member; a DNS name means all addresses behind it (repeatable).").
 		PlaceHolder("HOST:PORT").StringsVar(&o.Peers)
+	f.Flag("cluster.peer-file", "File with addresses of other members, one in a line; read whenever members are missing.").
+		StringVar(&o.PeersFile)
+	f.Flag("cluster.advertise-address", "IP address and port that other members reach this one's gossip at, as that of its pod; port 0 is the one listened on. "+
+		"HTTP and gRPC are advertised at the same IP where they listen on all. Default: the address listened on, or a private one of this machine.").
+		PlaceHolder("IP:PORT").StringVar(&o.AdvertiseAddress)
 	f.Flag("cluster.key-file", "File with the keys that encrypt gossip, base64, one in a line; the first one encrypts.").
 		StringVar(&o.GossipKeyFile)
 	f.Flag("stop-timeout", "How long handing over to other members may take at the end.").Default("20s").DurationVar(&o.StopTimeout)
