@@ -32,7 +32,9 @@ type task struct {
 	// is about now.
 	notify bool
 	failed []int
-	work   int // see group
+	// work is what it cost, see group; incomplete if a rule failed.
+	work       int
+	incomplete bool
 }
 
 // batch is a set of tasks that share a slot and a query offset, so that one
@@ -124,6 +126,7 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 // evaluated notes how the evaluation of a rule ended.
 func (r *Ruler) evaluated(e *evaluation, err error, retryable bool, took time.Duration) {
 	e.failed = err != nil
+	e.task.incomplete = e.task.incomplete || e.failed
 	if e.failed && retryable {
 		e.task.failed = append(e.task.failed, e.rule)
 	}
@@ -295,5 +298,7 @@ func (t *task) finish(took time.Duration) {
 	t.group.mu.Lock()
 	defer t.group.mu.Unlock()
 	t.group.lastSlot, t.group.duration = t.job.Slot, took
-	t.group.worked(float64(t.work))
+	if !t.incomplete && len(t.job.Rules) == len(t.group.def.Rules) {
+		t.group.worked(float64(t.work))
+	}
 }

@@ -66,6 +66,15 @@ func (c *cluster) usage(ctx context.Context, i int) (u usage, err error) {
 	return u, err
 }
 
+// usageAtEnd has the member collect garbage first, so that the heap is what is
+// kept.
+func (c *cluster) usageAtEnd(ctx context.Context, i int) (usage, error) {
+	if _, err := get(ctx, c.urls[i]+"/debug/pprof/heap?gc=1"); err != nil {
+		return usage{}, err
+	}
+	return c.usage(ctx, i)
+}
+
 type report struct {
 	took            time.Duration
 	members         []memberReport
@@ -109,7 +118,7 @@ func measure(ctx context.Context, o options, c *cluster, b *backend) (*report, e
 		m.evaluated -= before[i].SlotsEvaluated
 		r.missed -= before[i].SlotsMissed
 		r.evaluated += m.evaluated
-		u, err := c.usage(ctx, i)
+		u, err := c.usageAtEnd(ctx, i)
 		if err != nil {
 			return nil, err
 		}

@@ -60,9 +60,8 @@ func TestForeignAndHostileMessagesAreDroppedAndCounted(t *testing.T) {
 			require.Eventually(t, func() bool {
 				conn, err := (&net.Dialer{}).DialContext(t.Context(), m.network, addr(t, a))
 				require.NoError(t, err)
-				defer conn.Close()
 				_, _ = conn.Write(m.body) // the member may hang up first
-				return count() > 0
+				return conn.Close() == nil && count() > 0
 			}, loopbackPatience, 20*time.Millisecond)
 			require.Equal(t, "a:joining", states(a.Cluster))
 			b := onLoopback(t, "b", m.keys, addr(t, a))
