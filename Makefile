@@ -69,6 +69,10 @@ chaos: ## faults of every kind, compared with a fleet in peace: make chaos ARGS=
 sim: ## simulate a cluster with many seeds: make sim SEEDS=1000 FROM=1
 	go test ./test/sim -run TestSeeds -timeout 0 -seeds $(or $(SEEDS),1000) -from $(or $(FROM),1)
 
+.PHONY: bench-scale
+bench-scale: ## 100,000 rules on three members: make bench-scale ARGS='--groups 1000'
+	go run ./bench/scale $(ARGS)
+
 .PHONY: bench-eval
 bench-eval: ## what a rule evaluation costs, against other rulers: make bench-eval ARGS='--series 30k --rules 200'
 	go run ./bench/eval $(ARGS)

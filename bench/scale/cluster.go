@@ -119,7 +119,7 @@ func writeRules(o options, dir string) error {
 		text.WriteString("groups:\n")
 		for g := from; g < min(from+groupsPerFile, o.groups); g++ {
 			fmt.Fprintf(&text, "- name: group-%d\n  rules:\n", g)
-			for r := range o.rules {
+			for r := range o.rulesOf(g) {
 				text.WriteString(ruleText(g, r))
 			}
 		}

@@ -18,10 +18,23 @@ import (
 )
 
 type options struct {
-	members, groups, rules int
-	interval, duration     time.Duration
-	profiles               string
+	members, groups, rules, heavy int
+	interval, duration            time.Duration
+	profiles                      string
 }
+
+// rulesOf is the number of rules of a group.
+func (o options) rulesOf(group int) int {
+	if group < o.heavy {
+		return heavyFactor * o.rules
+	}
+	return o.rules
+}
+
+// allRules is the number of rules of all groups.
+func (o options) allRules() int { return o.rules * (o.groups + (heavyFactor-1)*o.heavy) }
+
+const heavyFactor = 30
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -32,6 +45,7 @@ func main() {
 	run.Flag("members", "Rule-evaluators.").Default("3").IntVar(&o.members)
 	run.Flag("groups", "Rule groups.").Default("10000").IntVar(&o.groups)
 	run.Flag("rules", "Rules of a group: recording and alerting ones in turn.").Default("10").IntVar(&o.rules)
+	run.Flag("heavy", "Groups among them that have thirty times as many rules.").Default("0").IntVar(&o.heavy)
 	run.Flag("interval", "Evaluation interval.").Default("30s").DurationVar(&o.interval)
 	run.Flag("duration", "How long to measure, from when every group has run.").Default("3m").DurationVar(&o.duration)
 	run.Flag("profiles", "Directory for a CPU and a heap profile of the first member.").StringVar(&o.profiles)

@@ -88,6 +88,7 @@ type memberReport struct {
 	name          string
 	groups, rules int
 	evaluated     uint64
+	cost          uint64
 	lag           time.Duration
 	usage
 }
@@ -158,7 +159,7 @@ func (r *report) watch(ctx context.Context, o options, c *cluster) error {
 		r.missed = 0
 		for i, s := range statuses {
 			m := &r.members[i]
-			m.name, m.groups, m.rules, m.evaluated = s.Member, s.Groups, s.Rules, s.SlotsEvaluated
+			m.name, m.groups, m.rules, m.cost, m.evaluated = s.Member, s.Groups, s.Rules, s.Cost, s.SlotsEvaluated
 			m.lag = max(m.lag, time.Duration(s.LagSeconds*float64(time.Second)))
 			r.missed += s.SlotsMissed
 		}
@@ -182,17 +183,21 @@ func (c *cluster) profile(ctx context.Context, o options) error {
 // write prints the report as Markdown.
 func (r *report) write(w io.Writer, o options) {
 	expected := float64(o.groups) * r.took.Seconds() / o.interval.Seconds()
-	rules := float64(o.groups * o.rules)
+	rules := float64(o.allRules())
 	var cpu, resident, heap float64
+	var cost uint64
+	for _, m := range r.members {
+		cost += m.cost
+	}
 	fmt.Fprintf(w, "%d groups with %.0f rules every %s on %d members, for %s.\n\n", o.groups, rules, o.interval, o.members, r.took.Round(time.Second))
-	fmt.Fprintln(w, "| member | groups | rules | slots evaluated | largest lag | CPU, cores | checkpoints, bytes per slot | heap, MiB | resident, MiB |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
+	fmt.Fprintln(w, "| member | groups | rules | load | slots evaluated | largest lag | CPU, cores | checkpoints, bytes per slot | heap, MiB | resident, MiB |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|")
 	for _, m := range r.members {
 		cpu, resident, heap = cpu+m.cpu, resident+m.resident, heap+m.heap
-		fmt.Fprintf(w, "| %s | %d | %d | %d | %.1f s | %.2f | %.0f | %.0f | %.0f |\n", m.name, m.groups, m.rules, m.evaluated, m.lag.Seconds(),
+		fmt.Fprintf(w, "| %s | %d | %d | %.0f %% | %d | %.1f s | %.2f | %.0f | %.0f | %.0f |\n", m.name, m.groups, m.rules, 100*float64(m.cost)/float64(cost), m.evaluated, m.lag.Seconds(),
 			m.cpu/r.took.Seconds(), m.checkpoints/float64(m.evaluated), m.heap/(1<<20), m.resident/(1<<20))
 	}
-	evaluations := float64(r.evaluated) * float64(o.rules)
+	evaluations := float64(r.evaluated) * rules / float64(o.groups)
 	fmt.Fprintf(w, "\n| all members | |\n|---|---|\n")
 	fmt.Fprintf(w, "| slots evaluated, of those due in the time | %d of %.0f |\n", r.evaluated, expected)
 	fmt.Fprintf(w, "| slots missed | %d |\n", r.missed)
