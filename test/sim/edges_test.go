@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
 
@@ -37,7 +36,7 @@ func (w evaluator) Evaluate(ctx context.Context, at time.Time, queries []ruler.Q
 		case b.down:
 			results[i] = ruler.Result{Err: errDown, Retryable: true}
 		case strings.HasSuffix(text, " * 2"):
-			results[i].Vector = b.chained(strings.TrimSuffix(text, " * 2"), at)
+			results[i].Vector = b.chained(strings.TrimSuffix(text, " * 2"), q.Scope.Get("backend"), at)
 		default:
 			results[i].Vector = answer(text, at)
 		}
@@ -53,12 +52,12 @@ func (w evaluator) Evaluate(ctx context.Context, at time.Time, queries []ruler.Q
 }
 
 // chained doubles what was recorded for the same slot.
-func (b *backend) chained(record string, at time.Time) promql.Vector {
+func (b *backend) chained(record, backend string, at time.Time) promql.Vector {
 	var v promql.Vector
-	for text, points := range b.data {
-		lset, err := parser.ParseMetric(text)
-		if value, ok := points[at.UnixMilli()]; err == nil && ok && lset.Get(labels.MetricName) == record && lset.Get("edit") == "" {
-			v = append(v, promql.Sample{Metric: labels.NewBuilder(lset).Del(labels.MetricName).Labels(), T: at.UnixMilli(), F: 2 * value})
+	for _, s := range answer(record, at) {
+		if value, ok := b.at(seriesName(s.Metric, record, backend), at); ok {
+			s.F = 2 * value
+			v = append(v, s)
 		}
 	}
 	return v
@@ -141,16 +140,12 @@ func (q *querier) Select(_ context.Context, _ bool, _ *storage.SelectHints, ms .
 		if b.down {
 			return storage.ErrSeriesSet(errDown)
 		}
-		for text, points := range b.data {
-			lset, err := parser.ParseMetric(text)
-			if err != nil {
-				return storage.ErrSeriesSet(err)
-			}
-			if !matches(lset, ms) {
+		for _, found := range b.data {
+			if !matches(found.metric, ms) {
 				continue
 			}
-			s := promql.Series{Metric: lset}
-			for t, v := range points {
+			s := promql.Series{Metric: found.metric}
+			for t, v := range found.points {
 				if t >= q.mint && t <= q.maxt {
 					s.Floats = append(s.Floats, promql.FPoint{T: t, F: v})
 				}

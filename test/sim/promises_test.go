@@ -5,13 +5,10 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
-	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/tocsin-rules/tocsin/sharding"
 )
@@ -137,14 +134,19 @@ func (w *world) missing(to time.Time) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var faults []string
+	var first [backends]map[string]time.Time
+	for i := range w.backends {
+		first[i] = w.backends[i].firstCommitted()
+	}
 	for i, g := range w.groups {
-		data := w.backends[i%backends].data
-		for slot := firstCommitted(data, g.Key); slot.Before(to); slot = slot.Add(interval) {
+		b := &w.backends[i%backends]
+		slot, began := first[i%backends][g.Key]
+		for ; began && slot.Before(to); slot = slot.Add(interval) {
 			for _, kind := range []string{"walk", "chained", "churn"} {
 				record := fmt.Sprintf("%s_%02d", kind, i)
-				faults = append(faults, compareValues(data, record, backendOf(i), slot)...)
+				faults = append(faults, b.compareValues(record, backendOf(i), slot)...)
 				if kind == "churn" && !w.forgotten[g.Key] {
-					faults = append(faults, compareEnd(data, record, backendOf(i), slot)...)
+					faults = append(faults, b.compareEnd(record, backendOf(i), slot)...)
 				}
 			}
 		}
@@ -152,32 +154,27 @@ func (w *world) missing(to time.Time) []string {
 	return faults
 }
 
-// firstCommitted is the first slot of a group that anybody could know of after
-// all members died.
-func firstCommitted(data map[string]map[int64]float64, key string) time.Time {
-	first := time.Unix(1<<40, 0)
-	for text, points := range data {
-		if !strings.Contains(text, "TOCSIN_COMMITTED_SLOT") || !strings.Contains(text, strconv.Quote(key)) {
-			continue
-		}
-		for t := range points {
-			if at := time.UnixMilli(t).UTC(); at.Before(first) {
-				first = at
-			}
+// firstCommitted has for each group the first slot that anybody could know of
+// after all members died.
+func (b *backend) firstCommitted() map[string]time.Time {
+	first := map[string]time.Time{}
+	for _, s := range b.data {
+		if s.metric.Get(labels.MetricName) == "TOCSIN_COMMITTED_SLOT" {
+			first[s.metric.Get("rule_group")] = time.UnixMilli(slices.Min(slices.Collect(maps.Keys(s.points)))).UTC()
 		}
 	}
 	return first
 }
 
 // compareValues checks what one rule recorded for a slot.
-func compareValues(data map[string]map[int64]float64, record, backend string, slot time.Time) (faults []string) {
+func (b *backend) compareValues(record, backend string, slot time.Time) (faults []string) {
 	source, factor := record, 1.0
 	if kind(record) == "chained" {
 		source, factor = "walk"+record[len("chained"):], 2
 	}
 	for _, s := range answer(source, slot) {
 		name := seriesName(s.Metric, record, backend)
-		got, ok := data[name][slot.UnixMilli()]
+		got, ok := b.at(name, slot)
 		switch {
 		case !ok:
 			faults = append(faults, fmt.Sprintf("missing %s at %s", name, slot.Format("15:04:05")))
@@ -194,12 +191,12 @@ func seriesName(metric labels.Labels, record, backend string) string {
 
 // compareEnd checks that a series which was there for the slot before, and is
 // not for this one, is marked as ended.
-func compareEnd(data map[string]map[int64]float64, record, backend string, slot time.Time) (faults []string) {
+func (b *backend) compareEnd(record, backend string, slot time.Time) (faults []string) {
 	for _, s := range answer(record, slot) {
 		earlier := labels.NewBuilder(s.Metric).Set("id", previousID(s.Metric.Get("id"))).Labels()
 		name := seriesName(earlier, record, backend)
-		before, was := data[name][slot.Add(-interval).UnixMilli()]
-		marker, is := data[name][slot.UnixMilli()]
+		before, was := b.at(name, slot.Add(-interval))
+		marker, is := b.at(name, slot)
 		if was && !value.IsStaleNaN(before) && (!is || !value.IsStaleNaN(marker)) {
 			faults = append(faults, fmt.Sprintf("%s does not end at %s", name, slot.Format("15:04:05")))
 		}
@@ -219,11 +216,11 @@ func previousID(id string) string {
 func (w *world) checkAlerts() {
 	for i := range w.backends {
 		for _, text := range slices.Sorted(maps.Keys(w.backends[i].data)) {
-			lset, err := parser.ParseMetric(text)
-			if err != nil || lset.Get(labels.MetricName) != "ALERTS_FOR_STATE" || kind(lset.Get("alertname")) != "Wave" {
-				continue
+			s := w.backends[i].data[text]
+			name := s.metric.Get(labels.AlertName)
+			if s.metric.Get(labels.MetricName) == "ALERTS_FOR_STATE" && kind(name) == "Wave" {
+				w.checkEpisodes(text, "wave"+name[len("Wave"):], s.points)
 			}
-			w.checkEpisodes(text, "wave"+lset.Get("alertname")[len("Wave"):], w.backends[i].data[text])
 		}
 	}
 }

@@ -65,7 +65,20 @@ type world struct {
 type backend struct {
 	down bool
 	slow time.Duration
-	data map[string]map[int64]float64 // by series, milliseconds
+	data map[string]*series // by text form
+}
+
+type series struct {
+	metric labels.Labels
+	points map[int64]float64 // by milliseconds
+}
+
+// at is the sample of a series at a time.
+func (b *backend) at(name string, t time.Time) (v float64, ok bool) {
+	if s := b.data[name]; s != nil {
+		v, ok = s.points[t.UnixMilli()]
+	}
+	return v, ok
 }
 
 type member struct {
@@ -91,7 +104,7 @@ func newWorld(ctx context.Context, t *testing.T, s script) *world {
 		groups: groupsOf(s.groups, 0), unowned: map[string]time.Time{}, forgotten: map[string]bool{}, calm: time.Now(),
 	}
 	for i := range w.backends {
-		w.backends[i].data = map[string]map[int64]float64{}
+		w.backends[i].data = map[string]*series{}
 	}
 	return w
 }
@@ -344,12 +357,13 @@ var errDown = errors.New("backend is away")
 func (b *backend) store(s promql.Sample) (conflict string) {
 	name := s.Metric.String()
 	if b.data[name] == nil {
-		b.data[name] = map[int64]float64{}
+		b.data[name] = &series{s.Metric, map[int64]float64{}}
 	}
-	if old, twice := b.data[name][s.T]; twice && math.Float64bits(old) != math.Float64bits(s.F) {
+	points := b.data[name].points
+	if old, twice := points[s.T]; twice && math.Float64bits(old) != math.Float64bits(s.F) {
 		conflict = fmt.Sprintf("%s at %s was %v and becomes %v", name, time.UnixMilli(s.T).UTC().Format("15:04:05"), old, s.F)
 	}
-	b.data[name][s.T] = s.F
+	points[s.T] = s.F
 	return conflict
 }
 
