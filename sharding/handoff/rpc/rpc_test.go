@@ -197,19 +197,15 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 
 func TestALargeAnswerLeavesGroupsOut(t *testing.T) {
 	t.Parallel()
+	s := NewServer(ServerConfig{}, &member{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	third := make([]byte, maxAnswerBytes/3)
-	m := &member{claim: func(context.Context, string, []string) ([]handoff.GroupState, error) {
-		return []handoff.GroupState{
-			{Key: "a", CommittedSlot: slot, Data: third},
-			{Key: "b", CommittedSlot: slot, Data: third},
-			{Key: "c", CommittedSlot: slot, Data: third},
-			{Key: "d", CommittedSlot: slot},
-			{Key: "huge", CommittedSlot: slot, Data: make([]byte, maxAnswerBytes)},
-		}, nil
-	}}
-	s := serve(t, m, ServerConfig{})
-	states, err := client(t, transport.Config{}).Claim(t.Context(), s.Addr().String(), []string{"a"})
-	require.NoError(t, err)
+	states := s.fit([]handoff.GroupState{
+		{Key: "a", CommittedSlot: slot, Data: third},
+		{Key: "b", CommittedSlot: slot, Data: third},
+		{Key: "c", CommittedSlot: slot, Data: third},
+		{Key: "d", CommittedSlot: slot},
+		{Key: "huge", CommittedSlot: slot, Data: make([]byte, maxAnswerBytes)},
+	}, "a")
 	var keys []string
 	for _, st := range states {
 		keys = append(keys, st.Key)
@@ -221,8 +217,6 @@ func TestALargeAnswerLeavesGroupsOut(t *testing.T) {
 
 func TestCheckpointsAreSplit(t *testing.T) {
 	t.Parallel()
-	m := &member{}
-	s := serve(t, m, ServerConfig{})
 	var states []handoff.GroupState
 	for i := range 5 {
 		states = append(states, handoff.GroupState{Key: fmt.Sprintf("g%d", i), CommittedSlot: slot, Data: make([]byte, checkpointBytes/2-100)})
@@ -232,11 +226,11 @@ func TestCheckpointsAreSplit(t *testing.T) {
 		handoff.GroupState{Key: "huge", CommittedSlot: slot, Data: make([]byte, maxAnswerBytes)},
 		handoff.GroupState{Key: "small", CommittedSlot: slot},
 	)
-	err := client(t, transport.Config{}).Checkpoint(t.Context(), s.Addr().String(), states)
+	split, err := batches(states)
 	require.ErrorContains(t, err, `state of group "huge" takes`)
 	var sizes []int
-	for _, c := range m.checkpoints {
-		sizes = append(sizes, len(c))
+	for _, batch := range split {
+		sizes = append(sizes, len(batch))
 	}
 	require.Equal(t, []int{2, 2, 1, 1, 1}, sizes)
 }
