@@ -53,8 +53,8 @@ type BackendConfig struct {
 	// label names. Its
 	// query parameters are sent with every query; VictoriaMetrics needs
 	// nocache=1 there, and a Thanos querier without a thanos section
-	// partial_response=false. VictoriaMetrics runs fragments as MetricsQL, whose rollups differ from PromQL's, and has no
-	// remote read: what has to be evaluated from raw series fails there.
+	// partial_response=false. VictoriaMetrics runs fragments as MetricsQL,
+	// whose rollups differ from PromQL's.
 	URL config.URL `yaml:"url,omitempty"`
 	// ServiceDiscoveryConfigs find endpoints, in place of URL, in the sections
 	// that Prometheus has for it: static_configs, dns_sd_configs and so on.
@@ -68,6 +68,10 @@ type BackendConfig struct {
 	// __scheme__, __path_prefix__ and what discovery adds.
 	RelabelConfigs   []*relabel.Config       `yaml:"relabel_configs,omitempty"`
 	HTTPClientConfig config.HTTPClientConfig `yaml:"http_client_config,omitempty"`
+	// NoRemoteRead is for backends without Prometheus' remote read, as
+	// VictoriaMetrics: raw series, and the state that a group resumes from, are
+	// read by range selectors, which show no staleness markers.
+	NoRemoteRead bool `yaml:"no_remote_read,omitempty"`
 	// GRPC makes queries use the native pushdown protocol.
 	GRPC *GRPCConfig `yaml:"grpc,omitempty"`
 	// Thanos makes queries, and raw series, use the gRPC APIs of a Thanos

@@ -31,7 +31,9 @@ func (l link) connect() (c remote.Connection, err error) {
 		c.Queries, c.Series = thanos, thanos
 		return c, err
 	}
-	if c.Series, err = remote.NewChunkedRead(l.http(), time.Duration(l.cfg.Timeout), l.cfg.MaxSamples); err != nil {
+	if l.backend.NoRemoteRead {
+		c.Series = remote.NewRangeSelectors(api)
+	} else if c.Series, err = remote.NewChunkedRead(l.http(), time.Duration(l.cfg.Timeout), l.cfg.MaxSamples); err != nil {
 		return c, err
 	}
 	if l.backend.GRPC != nil {

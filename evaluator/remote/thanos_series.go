@@ -4,13 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
-	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
@@ -169,10 +166,8 @@ func (t *Thanos) unreplicated(ctx context.Context, hints storage.SelectHints, ma
 // bounds of hints, at the next full second.
 func lastOver(hints storage.SelectHints, matchers []*labels.Matcher) plan.Fragment {
 	at := (hints.End + 999) / 1000 * 1000
-	span := model.Duration(time.Duration(at-hints.Start+1) * time.Millisecond)
-	selector := parser.VectorSelector{LabelMatchers: matchers}
 	return plan.Fragment{
-		Expr:   fmt.Sprintf("last_over_time(%s[%s])", selector.String(), span),
+		Expr:   fmt.Sprintf("last_over_time(%s)", rangeSelector(matchers, hints.Start, at)),
 		Window: plan.Window{Start: at, End: at},
 	}
 }
