@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -91,6 +92,18 @@ func clone(results ...worker.Result) (copies []worker.Result) {
 		copies = append(copies, worker.Result{Samples: append([]worker.Sample(nil), r.Samples...), Err: r.Err})
 	}
 	return copies
+}
+
+func TestAReportSaysHowItWasMade(t *testing.T) {
+	t.Parallel()
+	for _, flags := range []string{
+		"--series 100k --rules 2000 --slots 3 --seed 1 --backends 1,4",
+		"--series 1500 --rules 20 --slots 3 --seed 2 --backends 1 --scenarios rules,few --only native,http",
+	} {
+		o, err := parse(strings.Fields(flags))
+		require.NoError(t, err)
+		require.Equal(t, flags, o.flags())
+	}
 }
 
 func TestFaultyFlagsAreNamed(t *testing.T) {

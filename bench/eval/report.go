@@ -116,9 +116,20 @@ func short(n int) string {
 
 func (r *run) title(w io.Writer) {
 	fmt.Fprintf(w, "# What a rule evaluation costs: %s series, %d rules\n\n", short(r.series), r.rules)
-	fmt.Fprintf(w, "Made by `go run ./bench/eval --series %s --rules %d --slots %d --seed %d` on %s.\n\n",
-		short(r.series), r.rules, r.slots, r.seed, time.Now().UTC().Format("2006-01-02 15:04 UTC"))
+	fmt.Fprintf(w, "Made by `go run ./bench/eval %s` on %s.\n\n", r.flags(), time.Now().UTC().Format("2006-01-02 15:04 UTC"))
 	fmt.Fprintf(w, "%s\n\n", machine())
+}
+
+// flags are those that make the same run.
+func (o options) flags() string {
+	text := fmt.Sprintf("--series %s --rules %d --slots %d --seed %d --backends %s", short(o.series), o.rules, o.slots, o.seed, strings.Trim(strings.ReplaceAll(fmt.Sprint(o.backends), " ", ","), "[]"))
+	if len(o.scenarios) != len(allScenarios) {
+		text += " --scenarios " + strings.Join(o.scenarios, ",")
+	}
+	if len(o.only) > 0 {
+		text += " --only " + strings.Join(o.only, ",")
+	}
+	return text
 }
 
 const notes = `
