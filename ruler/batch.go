@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -43,6 +44,7 @@ type batch struct {
 	slot   time.Time
 	offset time.Duration
 	tasks  []*task
+	begun  time.Time
 }
 
 // evaluation is one rule at one slot on its way through a batch.
@@ -55,25 +57,99 @@ type evaluation struct {
 	failed  bool // nothing to write
 }
 
-// run evaluates a batch stage by stage: rules that read what others of their
-// group record come after the acknowledged write of those.
-func (r *Ruler) run(ctx context.Context, b *batch) {
+// run evaluates a stage of a batch and the stages after it: rules that read what
+// others of their group record come after the acknowledged write of those.
+//
+// Once a stage is evaluated, the batch goes on in parts, by where they write, so
+// that a slow backend keeps nobody waiting but those who write there.
+func (r *Ruler) run(ctx context.Context, b *batch, stage int) {
+	evaluations := b.stage(stage)
+	if evaluations == nil {
+		r.conclude(ctx, b)
+		return
+	}
+	if !r.evaluateWhenFree(ctx, b, evaluations) {
+		return
+	}
+	var parts sync.WaitGroup
+	for _, p := range r.parts(b, evaluations) {
+		parts.Go(func() {
+			r.commit(ctx, p.evaluations)
+			r.run(ctx, p.batch, stage+1)
+		})
+	}
+	parts.Wait()
+}
+
+// evaluateWhenFree waits until less than the allowed number of batches are being
+// evaluated; false if ctx ended before. Writing does not count: a backend that
+// takes its time would take that of all batches.
+func (r *Ruler) evaluateWhenFree(ctx context.Context, b *batch, evaluations []*evaluation) bool {
+	select {
+	case r.batches <- struct{}{}:
+	default:
+		r.metrics.batchesFull.Inc()
+		select {
+		case r.batches <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	defer func() { <-r.batches }()
+	if b.begun.IsZero() {
+		b.begun = time.Now()
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
-	start := time.Now()
-	for stage := 0; ; stage++ {
-		evaluations := b.stage(stage)
-		if evaluations == nil {
-			break
-		}
-		r.evaluate(ctx, b, evaluations)
-		r.commit(ctx, evaluations)
-	}
+	r.evaluate(ctx, b, evaluations)
+	return true
+}
+
+// conclude ends a batch: all its stages are written.
+func (r *Ruler) conclude(ctx context.Context, b *batch) {
 	r.mark(ctx, b)
+	took := time.Since(b.begun)
 	for _, t := range b.tasks {
-		t.finish(time.Since(start))
-		r.metrics.iteration(t, time.Since(start))
+		t.finish(took)
+		r.metrics.iteration(t, took)
 	}
+	r.do(func() { r.finished(b) })
+}
+
+// part is what of a batch writes to the same backends.
+type part struct {
+	*batch
+	evaluations []*evaluation
+}
+
+// parts divides a batch whose stage was evaluated.
+func (r *Ruler) parts(b *batch, evaluations []*evaluation) []*part {
+	units := make([]write.Unit, len(b.tasks))
+	of := map[*task]int{}
+	for i, t := range b.tasks {
+		of[t], units[i] = i, write.Unit{r.marker(t)}
+	}
+	for _, e := range evaluations {
+		i := of[e.task]
+		units[i] = slices.Concat(units[i], e.samples, e.markers)
+	}
+	var parts []*part
+	where := r.deps.Writer.Where(units)
+	byWhere := map[string]*part{}
+	for i, t := range b.tasks {
+		p, ok := byWhere[where[i]]
+		if !ok {
+			p = &part{batch: &batch{slot: b.slot, offset: b.offset, begun: b.begun}}
+			byWhere[where[i]] = p
+			parts = append(parts, p)
+		}
+		p.tasks = append(p.tasks, t)
+	}
+	for _, e := range evaluations {
+		p := byWhere[where[of[e.task]]]
+		p.evaluations = append(p.evaluations, e)
+	}
+	return parts
 }
 
 // stage lists the rules of one stage over all tasks; nil if no group has that
@@ -232,12 +308,19 @@ func (r *Ruler) commit(ctx context.Context, evaluations []*evaluation) {
 		units = append(units, append(slices.Clone(write.Unit(e.samples)), e.markers...))
 		pending = append(pending, e)
 	}
-	if len(units) == 0 {
-		return
-	}
-	for i, result := range r.deps.Writer.Write(ctx, units) {
+	for i, result := range r.write(ctx, units) {
 		pending[i].written(result)
 	}
+}
+
+// write hands units to the writer, if there are any, and bounds the time.
+func (r *Ruler) write(ctx context.Context, units []write.Unit) []write.Result {
+	if len(units) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	return r.deps.Writer.Write(ctx, units)
 }
 
 // written notes what became of the rule's samples. Series whose write failed
@@ -266,25 +349,23 @@ func (r *Ruler) mark(ctx context.Context, b *batch) {
 		if t.job.Repeat || len(t.job.Rules) < len(t.group.def.Rules) || t.recordingFailed() {
 			continue
 		}
-		lb := labels.NewBuilder(r.cfg.Home)
-		t.group.def.Scope.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
-		lb.Set(labels.MetricName, committedMetric)
-		lb.Set(groupLabel, t.group.def.Key)
-		units = append(units, write.Unit{{
-			Metric: lb.Labels(),
-			T:      t.job.Slot.UnixMilli(),
-			F:      float64(t.job.Slot.Unix()),
-		}})
+		units = append(units, write.Unit{r.marker(t)})
 	}
-	if len(units) == 0 {
-		return
-	}
-	for _, result := range r.deps.Writer.Write(ctx, units) {
+	for _, result := range r.write(ctx, units) {
 		if err := errors.Join(result.Err, result.Rejected); err != nil {
 			r.log.Warn("recording how far a group has come", "slot", b.slot, "err", err)
 			return
 		}
 	}
+}
+
+// marker is the sample that tells that the group is committed up to the slot.
+func (r *Ruler) marker(t *task) promql.Sample {
+	lb := labels.NewBuilder(r.cfg.Home)
+	t.group.def.Scope.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
+	lb.Set(labels.MetricName, committedMetric)
+	lb.Set(groupLabel, t.group.def.Key)
+	return promql.Sample{Metric: lb.Labels(), T: t.job.Slot.UnixMilli(), F: float64(t.job.Slot.Unix())}
 }
 
 func (t *task) recordingFailed() bool {

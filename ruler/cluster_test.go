@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -44,6 +45,8 @@ type world struct {
 	groups []rule.Group
 
 	queriesFail, writesFail error
+	// writeTakes is how long a write to backends takes.
+	writeTakes func(where []string) time.Duration
 	// result answers a query; by default one sample whose value is the time.
 	result func(expr string, at time.Time) promql.Vector
 	// conflicts are samples that were written twice with different values.
@@ -191,7 +194,22 @@ func (w *world) Evaluate(_ context.Context, ts time.Time, queries []Query) []Res
 	return results
 }
 
+func (w *world) Where(units []write.Unit) []string {
+	where := make([]string, len(units))
+	for i, u := range units {
+		for _, s := range u {
+			if b := s.Metric.Get("backend"); !strings.Contains(where[i], b) {
+				where[i] += b
+			}
+		}
+	}
+	return where
+}
+
 func (w *world) Write(_ context.Context, units []write.Unit) []write.Result {
+	if w.writeTakes != nil {
+		time.Sleep(w.writeTakes(w.Where(units))) //nolint:forbidigo // virtual time of a synctest bubble
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	results := make([]write.Result, len(units))

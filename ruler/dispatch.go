@@ -24,7 +24,7 @@ func (r *Ruler) dispatch(ctx context.Context) {
 	r.counts.Lag = max(0, r.sched.Lag(now))
 	r.mu.Unlock()
 	for _, b := range r.assemble(jobs, now) {
-		r.background(func() { r.runWhenFree(ctx, b) })
+		r.background(func() { r.run(ctx, b, 0) })
 	}
 }
 
@@ -51,24 +51,8 @@ func (r *Ruler) assemble(jobs []schedule.Job, now time.Time) []*batch {
 	return batches
 }
 
-func (r *Ruler) runWhenFree(ctx context.Context, b *batch) {
-	select {
-	case r.batches <- struct{}{}:
-	default:
-		r.metrics.batchesFull.Inc()
-		select {
-		case r.batches <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-	}
-	r.run(ctx, b)
-	<-r.batches
-	r.do(func() { r.finished(b) })
-}
-
-// finished tells the schedule how the jobs of a batch ended, and the handoff
-// core what is committed.
+// finished tells the schedule how the jobs of a batch, or of a part of one, ended
+// and the handoff core what is committed.
 func (r *Ruler) finished(b *batch) {
 	now := r.now()
 	var states []handoff.GroupState

@@ -42,7 +42,7 @@ type Ruler struct {
 	inbox   chan func()   // run by the loop, one after the other
 	done    chan struct{} // closed when the loop has ended
 	drained chan struct{} // closed when everything was handed over
-	batches chan struct{} // a token for each batch that may run
+	batches chan struct{} // a token for each batch that may be evaluated
 
 	// Owned by the loop.
 	core   *handoff.Core

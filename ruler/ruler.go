@@ -58,6 +58,9 @@ type Evaluator interface {
 // answers with one result a unit, in order.
 type Writer interface {
 	Write(ctx context.Context, units []write.Unit) []write.Result
+	// Where tells units apart that need not wait for each other: they go to
+	// other backends.
+	Where(units []write.Unit) []string
 }
 
 // Notifier takes what Alertmanagers are to be told. It must not wait for them.
@@ -82,14 +85,15 @@ type Config struct {
 	// Member is the name of this member.
 	Member string
 	Limits schedule.Limits
-	// Concurrency is the number of batches that run at one time.
+	// Concurrency is the number of batches that are evaluated at one time.
 	Concurrency int
 	// ResendDelay is the shortest time between two notifications that say the
 	// same of one alert.
 	ResendDelay time.Duration
 	// Tolerance says how alerts are restored from the backend.
 	Tolerance alert.Tolerance
-	// Timeout bounds the evaluation of one batch, its writes included.
+	// Timeout bounds the evaluation of one stage of a batch, and each of its
+	// writes.
 	Timeout time.Duration
 	// Partitions are the labels that say which slice of the data each backend
 	// holds; an empty value means that its series lack the label. Without any

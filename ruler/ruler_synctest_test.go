@@ -3,6 +3,7 @@ package ruler
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,6 +167,43 @@ func TestSlotsMissedWhileABackendWasAwayAreRecordedLater(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Groups of three backends share slots and batches. One that takes longer than
+// an interval to write to delays the groups that write there and no others,
+// however many batches wait for it.
+func TestASlowWriteDelaysOnlyThoseWhoWriteThere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		groups := manyGroups(30)
+		for i := range groups {
+			groups[i].Scope = labels.FromStrings("backend", []string{"east", "slow", "west"}[i%3])
+			groups[i].Rules = append(groups[i].Rules, rule.Rule{Record: "second", Expr: mustParse(groups[i].Rules[0].Record)})
+		}
+		w := newWorld(t, groups...)
+		w.writeTakes = func(where []string) time.Duration {
+			if slices.Contains(where, "slow") {
+				return 40 * time.Second
+			}
+			return 0
+		}
+		w.add("a")
+		pass(5 * time.Minute)
+		for i := range groups {
+			name := groups[i].Scope.Get("backend")
+			series := fmt.Sprintf(`{__name__="r%02d", backend=%q}`, i, name)
+			if name != "slow" {
+				w.requireNoHole(series)
+				continue
+			}
+			require.NotEmpty(t, w.slots(series))
+		}
+		w.writeTakes = nil
+		pass(5 * time.Minute)
+		for i := range groups {
+			w.requireNoHole(fmt.Sprintf(`{__name__="r%02d", backend=%q}`, i, groups[i].Scope.Get("backend")))
+		}
+	})
 }
 
 func (w *world) set(fail func(*world, error), err error) {

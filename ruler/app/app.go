@@ -198,7 +198,7 @@ func (a *app) newCluster() error {
 }
 
 func (a *app) newRuler() error {
-	w, err := write.New(a.cfg.destinations(), a.logger, a.reg)
+	w, err := write.New(a.cfg.writer(), a.logger, a.reg)
 	if err != nil {
 		return fmt.Errorf("backends: %w", err)
 	}

@@ -56,6 +56,9 @@ type GlobalConfig struct {
 	QueryTimeout model.Duration `yaml:"query_timeout,omitempty"`
 	// MaxSamples bounds the samples of one query; default 50 million.
 	MaxSamples int `yaml:"max_samples,omitempty"`
+	// WriteMaxPendingSamples bounds the recorded samples that are on their way to
+	// one backend; default 1 million.
+	WriteMaxPendingSamples int `yaml:"write_max_pending_samples,omitempty"`
 }
 
 // AlertingConfig is Prometheus' section of the same name, in its own format.
@@ -105,6 +108,8 @@ func defaultConfig() *Config {
 		ResendDelay:        model.Duration(time.Minute),
 		QueryTimeout:       model.Duration(30 * time.Second),
 		MaxSamples:         50_000_000,
+
+		WriteMaxPendingSamples: 1_000_000,
 	}}
 }
 
@@ -148,6 +153,9 @@ func (c *Config) validate() error {
 			errs = append(errs, fmt.Errorf("global: %s must be positive", name))
 		}
 	}
+	if c.Global.WriteMaxPendingSamples <= 0 {
+		errs = append(errs, errors.New("global: write_max_pending_samples must be positive"))
+	}
 	if _, err := url.Parse(c.Global.ExternalURL); err != nil {
 		errs = append(errs, fmt.Errorf("global: external_url: %w", err))
 	}
@@ -183,8 +191,8 @@ func (c *Config) Evaluator() evaluator.Config {
 	return ec
 }
 
-// destinations are the backends as places to write to.
-func (c *Config) destinations() []write.Destination {
+// writer is the configuration of the writer.
+func (c *Config) writer() write.Config {
 	destinations := make([]write.Destination, len(c.Backends))
 	for i, b := range c.Backends {
 		d := write.Destination{
@@ -200,7 +208,7 @@ func (c *Config) destinations() []write.Destination {
 		}
 		destinations[i] = d
 	}
-	return destinations
+	return write.Config{Destinations: destinations, MaxPendingSamples: c.Global.WriteMaxPendingSamples}
 }
 
 // partitions are the partition labels of all backends.

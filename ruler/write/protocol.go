@@ -1,10 +1,6 @@
 package write
 
-import (
-	"strings"
-
-	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
-)
+import remoteapi "github.com/prometheus/client_golang/exp/api/remote"
 
 // protocol is a version of remote write.
 type protocol struct {
@@ -24,21 +20,3 @@ var (
 		version:     "2.0.0",
 	}
 )
-
-// reason sorts a refusal into one of few classes, by the words that
-// Prometheus' storage uses.
-func (a answer) reason() string {
-	text := strings.ToLower(a.text)
-	for _, r := range []struct{ word, reason string }{
-		{"out of order", "out_of_order"},
-		{"out of bounds", "out_of_bounds"},
-		{"too old", "out_of_bounds"},
-		{"duplicate sample", "duplicate_value"},
-		{"label", "labels"},
-	} {
-		if strings.Contains(text, r.word) {
-			return r.reason
-		}
-	}
-	return "other"
-}

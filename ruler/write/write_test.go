@@ -2,9 +2,12 @@ package write
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +50,7 @@ func destinationFor(name, url string) Destination {
 
 func newWriter(t *testing.T, ds ...Destination) *Writer {
 	t.Helper()
-	w, err := New(ds, promslog.NewNopLogger(), prometheus.NewRegistry())
+	w, err := New(Config{Destinations: ds, MaxPendingSamples: 1000}, promslog.NewNopLogger(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return w
 }
@@ -141,8 +144,8 @@ func selectOne(t *testing.T, q storage.Querier, name string) chunkenc.Iterator {
 	return set.At().Iterator(nil)
 }
 
-// A rejected sample does not hold up the others, whatever the protocol: 2.0
-// stores the rest of a request, 1.0 nothing, so the request is split.
+// A rejected sample does not hold up the others, whatever the protocol, and is
+// nobody else's fault.
 func TestRejectedSamplesAreCountedAndDoNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	for _, accepts := range both {
@@ -159,7 +162,9 @@ func TestRejectedSamplesAreCountedAndDoNotBlockOthers(t *testing.T) {
 			for i := range got {
 				require.NoError(t, got[i].Err)
 			}
+			require.NoError(t, got[0].Rejected)
 			require.Error(t, got[1].Rejected)
+			require.NoError(t, got[2].Rejected)
 			require.Len(t, stored(t, data), 3)
 			require.Equal(t, []promql.FPoint{{T: 1000, F: 1}}, stored(t, data)[`{__name__="a"}`])
 			require.InDelta(t, 1, testutil.ToFloat64(w.metrics.rejected.WithLabelValues("all", "duplicate_value")), 0)
@@ -243,6 +248,120 @@ func TestReplicasGetEverySample(t *testing.T) {
 
 func TestPartitionsMustDiffer(t *testing.T) {
 	t.Parallel()
-	_, err := New([]Destination{destinationFor("east", "http://localhost"), destinationFor("east", "http://localhost")}, promslog.NewNopLogger(), prometheus.NewRegistry())
+	_, err := New(Config{Destinations: []Destination{destinationFor("east", "http://localhost"), destinationFor("east", "http://localhost")}}, promslog.NewNopLogger(), prometheus.NewRegistry())
 	require.ErrorContains(t, err, "same partition labels")
+}
+
+func TestUnitsTellWhereTheyGo(t *testing.T) {
+	t.Parallel()
+	w := newWriter(t, destinationFor("east", "http://localhost"), destinationFor("west", "http://localhost"))
+	east, west := sample(1, 1, "__name__", "a", "cluster", "east"), sample(1, 1, "__name__", "a", "cluster", "west")
+	nowhere := sample(1, 1, "__name__", "a", "cluster", "north")
+	got := w.Where([]Unit{{east}, {west, east}, {east, nowhere, west, east}, {nowhere}, {}})
+	require.Equal(t, got[1], got[2])
+	require.Equal(t, got[3], got[4], "what has no backend waits for none")
+	require.Len(t, map[string]bool{got[0]: true, got[1]: true, got[3]: true}, 3)
+}
+
+// busy is a backend that answers with a status and a Retry-After header, and
+// counts requests.
+func busy(t *testing.T, status int, retryAfter string) (*httptest.Server, *atomic.Int64) {
+	var requests atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		w.Header().Set("Retry-After", retryAfter)
+		http.Error(w, "busy", status)
+	}))
+	t.Cleanup(srv.Close)
+	return srv, &requests
+}
+
+func TestABackendThatAsksForTimeIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{429, 503} {
+		srv, requests := busy(t, status, "120")
+		w := newWriter(t, Destination{Name: "all", URLs: []string{srv.URL}})
+		one := []Unit{{sample(1, 1, "__name__", "a")}}
+		require.ErrorContains(t, w.Write(t.Context(), one)[0].Err, "busy")
+		got := w.Write(t.Context(), one)[0].Err
+		require.ErrorContains(t, got, `write to backend "all": it asked to be left alone for another `)
+		require.ErrorContains(t, got, "busy", "the reason is still shown")
+		require.EqualValues(t, 1, requests.Load())
+		require.EqualValues(t, 1, testutil.ToFloat64(w.metrics.held.WithLabelValues("all", heldRetryAfter)))
+	}
+}
+
+func TestRetryAfterIsSecondsOrADateAndBounded(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"": 0, "x": 0, "-5": 0, "7": 7 * time.Second, "999999999999": maxRetryAfter,
+		now.Add(time.Minute).Format(http.TimeFormat): time.Minute, now.Add(-time.Minute).Format(http.TimeFormat): 0,
+	} {
+		require.Equal(t, want, retryAfter(http.Header{"Retry-After": {text}}, now), text)
+	}
+}
+
+// TestGate walks through what becomes of a backend that fails.
+func TestGate(t *testing.T) {
+	t.Parallel()
+	var g gate
+	now := time.Unix(1000, 0)
+	trial, _, err := g.enter(now)
+	require.NoError(t, err)
+	require.False(t, trial)
+	_, _, err = g.enter(now)
+	require.NoError(t, err, "any number while all is well")
+	g.leave(false, errors.New("away"), now)
+
+	trial, _, err = g.enter(now)
+	require.NoError(t, err)
+	require.True(t, trial)
+	_, reason, err := g.enter(now)
+	require.Equal(t, heldUnavailable, reason)
+	require.EqualError(t, err, "it failed and is being tried: away")
+	g.leave(false, errors.New("still away"), now) // one that began before
+	_, reason, _ = g.enter(now)
+	require.Equal(t, heldUnavailable, reason)
+	g.leave(true, errors.New("wait"), now.Add(time.Minute))
+
+	_, reason, err = g.enter(now.Add(time.Second))
+	require.Equal(t, heldRetryAfter, reason)
+	require.EqualError(t, err, "it asked to be left alone for another 59s: wait")
+	trial, _, err = g.enter(now.Add(time.Minute))
+	require.NoError(t, err)
+	require.True(t, trial)
+	g.leave(trial, nil, now.Add(time.Hour))
+	for range 2 {
+		trial, _, err = g.enter(now.Add(time.Minute))
+		require.NoError(t, err)
+		require.False(t, trial)
+	}
+}
+
+func TestSamplesOnTheirWayAreBounded(t *testing.T) {
+	t.Parallel()
+	var g gate
+	require.NoError(t, g.reserve(20, 10), "a single write may be larger, or it would never be")
+	require.EqualError(t, g.reserve(1, 10), "20 samples are on their way, with 1 more they are beyond write_max_pending_samples (10)")
+	g.release(20)
+	require.NoError(t, g.reserve(5, 10))
+	require.NoError(t, g.reserve(5, 10))
+}
+
+// Were every refused sample looked for, a backend that refuses everything would
+// get two requests a sample.
+func TestARefusedRequestIsNotSplitForEver(t *testing.T) {
+	t.Parallel()
+	srv, requests := busy(t, http.StatusBadRequest, "")
+	w := newWriter(t, Destination{Name: "all", URLs: []string{srv.URL}})
+	var unit Unit
+	for i := range 4000 {
+		unit = append(unit, sample(1, 1, "__name__", "a", "i", strconv.Itoa(i)))
+	}
+	got := w.Write(t.Context(), []Unit{unit})[0]
+	require.NoError(t, got.Err)
+	require.Error(t, got.Rejected)
+	require.LessOrEqual(t, requests.Load(), int64(2*maxSplits+1))
+	require.EqualValues(t, 4000, testutil.ToFloat64(w.metrics.rejected.WithLabelValues("all", "other")))
 }
