@@ -25,6 +25,10 @@ const (
 	groupLabel      = "rule_group"
 )
 
+// maxAlertSamples is how many samples an alerting rule writes in one slot of
+// those that it could not write before.
+const maxAlertSamples = 20_000
+
 // task is one job of a batch.
 type task struct {
 	group *group
@@ -51,10 +55,12 @@ type batch struct {
 type evaluation struct {
 	task *task
 	rule int
-	// samples were produced, markers say which series ended.
+	err  error // of the evaluation
+	// samples were produced, unit is what is to be written: also the markers of
+	// series that ended, and what an alerting rule could not write before.
 	samples []promql.Sample
-	markers []promql.Sample
-	failed  bool // nothing to write
+	unit    write.Unit
+	until   int64 // the newest timestamp in the unit of an alerting rule
 }
 
 // run evaluates a stage of a batch and the stages after it: rules that read what
@@ -131,7 +137,7 @@ func (r *Ruler) parts(b *batch, evaluations []*evaluation) []*part {
 	}
 	for _, e := range evaluations {
 		i := of[e.task]
-		units[i] = slices.Concat(units[i], e.samples, e.markers)
+		units[i] = slices.Concat(units[i], e.unit)
 	}
 	var parts []*part
 	where := r.deps.Writer.Where(units)
@@ -191,23 +197,25 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 	took := time.Since(start)
 	for i, e := range evaluations {
 		e.task.work += ruleWork + len(results[i].Vector)
-		err := results[i].Err
-		if err == nil {
-			err = r.produce(ctx, e, results[i].Vector, at)
+		e.err = results[i].Err
+		if e.err == nil {
+			e.err = r.produce(ctx, e, results[i].Vector, at)
 		}
-		r.evaluated(e, err, results[i].Retryable, took/time.Duration(len(evaluations)))
+		r.evaluated(e, results[i].Retryable, took/time.Duration(len(evaluations)))
 	}
 }
 
 // evaluated notes how the evaluation of a rule ended.
-func (r *Ruler) evaluated(e *evaluation, err error, retryable bool, took time.Duration) {
-	e.failed = err != nil
-	e.task.incomplete = e.task.incomplete || e.failed
-	if e.failed && retryable {
+func (r *Ruler) evaluated(e *evaluation, retryable bool, took time.Duration) {
+	e.task.incomplete = e.task.incomplete || e.err != nil
+	if e.err != nil && retryable {
 		e.task.failed = append(e.task.failed, e.rule)
 	}
-	e.finish(err, took)
-	r.metrics.evaluation(e, err, took)
+	if e.isAlert() {
+		e.unit, e.until = e.task.group.get(e.rule).unwritten.oldest(maxAlertSamples)
+	}
+	e.finish(took)
+	r.metrics.evaluation(e, took)
 	if e.isAlert() && e.task.notify {
 		r.notify(e)
 	}
@@ -222,8 +230,8 @@ func (r *Ruler) withWhatTheyRead(evaluations []*evaluation) []*evaluation {
 		_, reads := g.order()
 		for _, i := range reads[e.rule] {
 			if e.task.lacks(i) {
-				err := fmt.Errorf("rule %q, which this one reads, is not evaluated for this slot yet", g.def.Rules[i].Name())
-				r.evaluated(e, err, true, 0)
+				e.err = fmt.Errorf("rule %q, which this one reads, is not evaluated for this slot yet", g.def.Rules[i].Name())
+				r.evaluated(e, true, 0)
 				return true
 			}
 		}
@@ -242,17 +250,14 @@ func (e *evaluation) isAlert() bool { return e.task.group.def.Rules[e.rule].Aler
 
 // finish notes the health of the rule. One that has something to write is
 // healthy only when that is done.
-func (e *evaluation) finish(err error, took time.Duration) {
+func (e *evaluation) finish(took time.Duration) {
 	e.task.group.update(e.rule, func(s *ruleState) {
 		s.duration, s.evaluation = took, e.task.job.Slot
-		if err != nil || !e.writes() {
-			s.err = err
+		if e.err != nil || len(e.unit) == 0 {
+			s.err = e.err
 		}
 	})
 }
-
-// writes tells whether there is anything to write.
-func (e *evaluation) writes() bool { return !e.failed && len(e.samples)+len(e.markers) > 0 }
 
 // produce makes the samples of the rule out of the expression's result.
 func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) (err error) {
@@ -265,7 +270,15 @@ func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector
 	if err != nil {
 		return err
 	}
-	e.markers = ended(g.get(e.rule).series, e.samples, at.UnixMilli())
+	unit := slices.Concat(write.Unit(e.samples), ended(g.get(e.rule).series, e.samples, at.UnixMilli()))
+	if !e.isAlert() {
+		e.unit = unit
+		return nil
+	}
+	g.update(e.rule, func(s *ruleState) {
+		s.setSeries(seriesOf(e.samples))
+		s.setUnwritten(s.unwritten.add(unit, g.def.Interval.Milliseconds()))
+	})
 	return nil
 }
 
@@ -302,14 +315,16 @@ func (r *Ruler) commit(ctx context.Context, evaluations []*evaluation) {
 	var units []write.Unit
 	var pending []*evaluation
 	for _, e := range evaluations {
-		if !e.writes() {
-			continue
+		if len(e.unit) > 0 {
+			units = append(units, e.unit)
+			pending = append(pending, e)
 		}
-		units = append(units, append(slices.Clone(write.Unit(e.samples)), e.markers...))
-		pending = append(pending, e)
 	}
 	for i, result := range r.write(ctx, units) {
 		pending[i].written(result)
+		if pending[i].isAlert() && result.Err != nil {
+			r.boundUnwritten(pending[i])
+		}
 	}
 }
 
@@ -323,20 +338,42 @@ func (r *Ruler) write(ctx context.Context, units []write.Unit) []write.Result {
 	return r.deps.Writer.Write(ctx, units)
 }
 
-// written notes what became of the rule's samples. Series whose write failed
-// count as possibly there: their end is marked when it comes.
+// written notes what became of the rule's samples. Series of a recording rule
+// whose write failed count as possibly there: their end is marked when it comes.
 func (e *evaluation) written(result write.Result) {
 	series := seriesOf(e.samples)
 	e.task.group.update(e.rule, func(s *ruleState) {
-		s.err = errors.Join(result.Err, result.Rejected)
-		if result.Err != nil {
+		s.err = errors.Join(e.err, result.Err, result.Rejected)
+		switch {
+		case e.isAlert() && result.Err == nil:
+			rest, _ := s.unwritten.after(e.until)
+			s.setUnwritten(rest)
+		case e.isAlert(): // it is kept
+		case result.Err == nil:
+			s.setSeries(series)
+		default:
 			s.setSeries(merge(s.series, series))
-			return
 		}
-		s.setSeries(series)
 	})
 	if result.Err != nil {
 		e.task.failed = append(e.task.failed, e.rule)
+	}
+}
+
+// boundUnwritten gives up what an alerting rule can't keep.
+func (r *Ruler) boundUnwritten(e *evaluation) {
+	var dropped int64
+	oldest := e.task.job.Slot.Add(-r.cfg.Limits.Backfill).UnixMilli()
+	e.task.group.update(e.rule, func(s *ruleState) {
+		var rest unwritten
+		rest, dropped = s.unwritten.bounded(oldest, r.cfg.MaxUnwritten)
+		s.setUnwritten(rest)
+	})
+	if dropped > 0 {
+		def := e.task.group.def
+		r.metrics.alertSamplesDropped.Add(float64(dropped))
+		r.log.Warn("samples of alerts given up that could not be written: older than backfill_limit, or beyond max_unwritten_alert_series",
+			"group", def.Key, "rule", def.Rules[e.rule].Alert, "samples", dropped)
 	}
 }
 
@@ -346,7 +383,7 @@ func (e *evaluation) written(result write.Result) {
 func (r *Ruler) mark(ctx context.Context, b *batch) {
 	var units []write.Unit
 	for _, t := range b.tasks {
-		if t.job.Repeat || len(t.job.Rules) < len(t.group.def.Rules) || t.recordingFailed() {
+		if t.job.Repeat || len(t.job.Rules) < len(t.group.def.Rules) || t.recordingFailed() || t.group.unwritten() {
 			continue
 		}
 		units = append(units, write.Unit{r.marker(t)})

@@ -38,7 +38,9 @@ type ruleState struct {
 	// that are not recorded again get a staleness marker.
 	series []labels.Labels
 	alerts alert.State
-	// encoded is both as they move to another member; nil if they have changed.
+	// unwritten are samples of an alerting rule that wait for a backend.
+	unwritten unwritten
+	// encoded is all of it as they move to another member; nil if they have changed.
 	encoded []byte
 
 	err        error // of the last evaluation
@@ -55,6 +57,12 @@ func (s *ruleState) setSeries(series []labels.Labels) {
 func (s *ruleState) setAlerts(alerts alert.State) {
 	if !s.alerts.IsEmpty() || !alerts.IsEmpty() {
 		s.alerts, s.encoded = alerts, nil
+	}
+}
+
+func (s *ruleState) setUnwritten(u unwritten) {
+	if len(s.unwritten)+len(u) > 0 {
+		s.unwritten, s.encoded = u, nil
 	}
 }
 
@@ -128,4 +136,11 @@ func (g *group) update(i int, change func(*ruleState)) {
 	if g.rules[i].encoded == nil {
 		g.encoded = nil
 	}
+}
+
+// unwritten tells whether samples of alerts wait for a backend.
+func (g *group) unwritten() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.ContainsFunc(g.rules, func(s ruleState) bool { return len(s.unwritten) > 0 })
 }

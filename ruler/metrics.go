@@ -20,6 +20,7 @@ type metrics struct {
 	groups                        prometheus.Gauge
 	handoffs                      *prometheus.CounterVec
 	checkpointErrors, batchesFull prometheus.Counter
+	alertSamplesDropped           prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -47,6 +48,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		repeated: f.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_ruler_repeated_slots_total",
 			Help: "Slots that were evaluated again, at their original timestamp, for rules that had failed or had been missed.",
+		}),
+		alertSamplesDropped: f.NewCounter(prometheus.CounterOpts{
+			Name: "tocsin_ruler_dropped_alert_samples_total",
+			Help: "Samples of alerts that could not be written and were given up: older than the backfill limit, or beyond max_unwritten_alert_series.",
 		}),
 		groups: f.NewGauge(prometheus.GaugeOpts{
 			Name: "tocsin_ruler_groups",
@@ -85,11 +90,11 @@ func (m *metrics) stopped(key string) {
 	}
 }
 
-func (m *metrics) evaluation(e *evaluation, err error, took time.Duration) {
+func (m *metrics) evaluation(e *evaluation, took time.Duration) {
 	key := e.task.group.def.Key
 	m.evaluations.WithLabelValues(key).Inc()
 	m.duration.Observe(took.Seconds())
-	if err != nil {
+	if e.err != nil {
 		m.failures.WithLabelValues(key).Inc()
 	}
 }

@@ -99,6 +99,9 @@ type Config struct {
 	// holds; an empty value means that its series lack the label. Without any
 	// there is one backend for everything.
 	Partitions []labels.Labels
+	// MaxUnwritten bounds what one alerting rule keeps while its samples can't be
+	// written: a series counts once for each time that its value changes.
+	MaxUnwritten int
 	// Home are labels without which no backend would take a series that no
 	// tenancy gives labels to; empty where one holds what carries none.
 	Home labels.Labels
@@ -112,6 +115,8 @@ func DefaultConfig() Config {
 		ResendDelay: time.Minute,
 		Tolerance:   alert.Tolerance{Outage: time.Hour, ForGracePeriod: 10 * time.Minute},
 		Timeout:     time.Minute,
+
+		MaxUnwritten: 10_000,
 	}
 }
 
@@ -126,6 +131,9 @@ func (c Config) Validate() error {
 	}
 	if c.Limits.Backfill < 0 || c.ResendDelay <= 0 || c.Timeout <= 0 {
 		errs = append(errs, errors.New("backfill limit, resend delay and timeout must be positive"))
+	}
+	if c.MaxUnwritten < 1 {
+		errs = append(errs, fmt.Errorf("max unwritten alert series %d: it must be positive", c.MaxUnwritten))
 	}
 	return errors.Join(errs...)
 }

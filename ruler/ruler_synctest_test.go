@@ -169,6 +169,52 @@ func TestSlotsMissedWhileABackendWasAwayAreRecordedLater(t *testing.T) {
 	}
 }
 
+// While writes fail an alert fires, its owner dies, and another resolves: in the
+// end the backend has every sample that it would have had.
+func TestSamplesOfAlertsAreWrittenLaterWithTheStateThatTheyHad(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, alerting("g", 2*time.Minute))
+		began := time.Now()
+		w.result = func(_ string, at time.Time) promql.Vector {
+			var v promql.Vector
+			for pod, until := range map[string]time.Duration{"p1": time.Hour, "p2": 4 * time.Minute} {
+				if at.Sub(began) < until {
+					v = append(v, promql.Sample{Metric: labels.FromStrings("pod", pod), F: 1, T: at.UnixMilli()})
+				}
+			}
+			return v
+		}
+		w.add("a")
+		w.add("b")
+		pass(time.Minute)
+		w.set(func(w *world, err error) { w.writesFail = err }, errors.New("away"))
+		pass(2 * time.Minute)
+		owner := w.owners("g")[0]
+		w.kill(owner)
+		pass(5 * time.Second)
+		w.gossip()
+		pass(5 * time.Minute)
+		w.set(func(w *world, err error) { w.writesFail = err }, nil)
+		pass(time.Minute)
+
+		pending, firing := `{__name__="ALERTS", alertname="Down", alertstate="pending", pod=%q}`, `{__name__="ALERTS", alertname="Down", alertstate="firing", pod=%q}`
+		for _, pod := range []string{"p1", "p2"} {
+			slots := append(w.slots(fmt.Sprintf(pending, pod)), w.slots(fmt.Sprintf(firing, pod))...)
+			require.Len(t, w.slots(fmt.Sprintf(pending, pod)), 8, "pending for two minutes")
+			for i := 1; i < len(slots); i++ {
+				require.EqualValues(t, 15, slots[i]-slots[i-1], "%s: hole after slot %d", pod, i)
+			}
+		}
+		p1 := w.slots(fmt.Sprintf(firing, "p1"))
+		require.Less(t, time.Since(time.Unix(p1[len(p1)-1], 0)), interval+time.Second)
+		p2 := w.slots(fmt.Sprintf(firing, "p2"))
+		ended := time.Unix(p2[len(p2)-1], 0).Add(interval)
+		require.True(t, value.IsStaleNaN(w.data[fmt.Sprintf(firing, "p2")][ended.UnixMilli()]), "marked as ended when it resolved")
+		require.Empty(t, w.conflicts)
+	})
+}
+
 // Groups of three backends share slots and batches. One that takes longer than
 // an interval to write to delays the groups that write there and no others,
 // however many batches wait for it.

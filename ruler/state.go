@@ -28,6 +28,8 @@ type encodedRule struct {
 	BehindMs int64           `json:"behindMs,omitempty"`
 	Series   []labels.Labels `json:"series,omitempty"`
 	Alerts   *alert.State    `json:"alerts,omitempty"`
+	// Unwritten are samples of an alerting rule that wait for a backend.
+	Unwritten unwritten `json:"unwritten,omitempty"`
 }
 
 // encode encodes the state of the group after a slot. What has not changed since
@@ -68,7 +70,7 @@ func (g *group) encodeRule(i int, behind time.Time) ([]byte, error) {
 	}
 	e := encodedRule{ID: g.ids[i], Series: s.series}
 	if g.def.Rules[i].Alert != "" {
-		e.Alerts = &s.alerts
+		e.Alerts, e.Unwritten = &s.alerts, s.unwritten
 	}
 	if !behind.IsZero() {
 		e.BehindMs = behind.UnixMilli()
@@ -105,6 +107,7 @@ func (g *group) restore(s handoff.GroupState) (schedule.Progress, error) {
 		}
 		g.update(i, func(s *ruleState) {
 			s.setSeries(e.Series)
+			s.setUnwritten(e.Unwritten)
 			if e.Alerts != nil {
 				s.setAlerts(*e.Alerts)
 			}

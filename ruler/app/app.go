@@ -208,6 +208,7 @@ func (a *app) newRuler() error {
 	rc.Limits.Backfill = time.Duration(a.cfg.Global.BackfillLimit)
 	rc.ResendDelay = time.Duration(a.cfg.Global.ResendDelay)
 	rc.Tolerance.Outage = time.Duration(a.cfg.Global.BackfillLimit)
+	rc.MaxUnwritten = a.cfg.Global.MaxUnwrittenAlertSeries
 	rc.Timeout = 2 * time.Duration(a.cfg.Global.QueryTimeout)
 	rc.Home, rc.Partitions = a.cfg.home(), a.cfg.partitions()
 	a.ruler, err = ruler.New(rc, ruler.Deps{

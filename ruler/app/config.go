@@ -59,6 +59,10 @@ type GlobalConfig struct {
 	// WriteMaxPendingSamples bounds the recorded samples that are on their way to
 	// one backend; default 1 million.
 	WriteMaxPendingSamples int `yaml:"write_max_pending_samples,omitempty"`
+	// MaxUnwrittenAlertSeries bounds what one alerting rule keeps while its
+	// samples can't be written: a series counts once for each time that its value
+	// changes; default 10,000.
+	MaxUnwrittenAlertSeries int `yaml:"max_unwritten_alert_series,omitempty"`
 }
 
 // AlertingConfig is Prometheus' section of the same name, in its own format.
@@ -109,7 +113,8 @@ func defaultConfig() *Config {
 		QueryTimeout:       model.Duration(30 * time.Second),
 		MaxSamples:         50_000_000,
 
-		WriteMaxPendingSamples: 1_000_000,
+		WriteMaxPendingSamples:  1_000_000,
+		MaxUnwrittenAlertSeries: 10_000,
 	}}
 }
 
@@ -153,8 +158,13 @@ func (c *Config) validate() error {
 			errs = append(errs, fmt.Errorf("global: %s must be positive", name))
 		}
 	}
-	if c.Global.WriteMaxPendingSamples <= 0 {
-		errs = append(errs, errors.New("global: write_max_pending_samples must be positive"))
+	for name, n := range map[string]int{
+		"write_max_pending_samples":  c.Global.WriteMaxPendingSamples,
+		"max_unwritten_alert_series": c.Global.MaxUnwrittenAlertSeries,
+	} {
+		if n <= 0 {
+			errs = append(errs, fmt.Errorf("global: %s must be positive", name))
+		}
 	}
 	if _, err := url.Parse(c.Global.ExternalURL); err != nil {
 		errs = append(errs, fmt.Errorf("global: external_url: %w", err))
