@@ -463,6 +463,13 @@ func (r *Ruler) recovered(ctx context.Context, groups []*group) []handoff.Event 
 		resend:     r.cfg.ResendDelay,
 	}
 	progress, found := rec.recover(ctx, groups, r.now())
+	committed := make([]time.Time, len(groups))
+	for i, p := range progress {
+		committed[i] = p.Committed
+	}
+	if err := rec.previous(ctx, groups, committed); err != nil {
+		r.log.Warn("series of the last slots are not known, those that have ended since are not marked", "err", err)
+	}
 	whole, part := &handoff.Recovered{}, &handoff.Recovered{Partial: true}
 	var none handoff.RecoverFailed
 	for i, g := range groups {

@@ -96,12 +96,16 @@ func (r *recoverer) alerts(g *group, t traces, committed, now time.Time) {
 		}
 		ar := alertRule(g.def, def, r.resend)
 		forState, firing := ar.EvidenceSelectors()
-		state := alert.Restore(ar, next, alert.Evidence{
+		found := alert.Evidence{
 			ForState: matching(t.forState, forState.LabelMatchers),
 			Firing:   matching(t.firing, firing.LabelMatchers),
 			LastSlot: committed,
-		}, r.tolerance)
-		g.update(i, func(s *ruleState) { s.setAlerts(state) })
+		}
+		at := committed.Add(-g.def.QueryOffset).UnixMilli()
+		g.update(i, func(s *ruleState) {
+			s.setAlerts(alert.Restore(ar, next, found, r.tolerance))
+			s.setSeries(previousAlerts(found.ForState, found.Firing, at))
+		})
 	}
 }
 

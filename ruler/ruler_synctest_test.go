@@ -337,6 +337,49 @@ func TestSeriesThatVanishAreMarkedAlsoByTheNextOwner(t *testing.T) {
 	})
 }
 
+// The series that a group recorded before the cluster stopped are read from the
+// backend. One that two rules may have recorded is nobody's.
+func TestSeriesThatVanishWhileTheWholeClusterIsAwayAreMarked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := alerting("g", 0)
+		g.QueryOffset = 10 * time.Second
+		g.Rules = append(g.Rules,
+			rule.Rule{Record: "r", Expr: mustParse("x"), Labels: labels.FromStrings("team", "a")},
+			rule.Rule{Record: "r", Expr: mustParse("y"), Labels: labels.FromStrings("team", "b")},
+			rule.Rule{Record: "twice", Expr: mustParse("x")}, rule.Rule{Record: "twice", Expr: mustParse("y")})
+		w := newWorld(t, g)
+		pods := []string{"p1", "p2"}
+		w.result = func(expr string, at time.Time) (v promql.Vector) {
+			for _, pod := range pods {
+				v = append(v, promql.Sample{Metric: labels.FromStrings("pod", pod, "of", expr[:1]), F: 1, T: at.UnixMilli()})
+			}
+			return v
+		}
+		w.add("a")
+		pass(time.Minute)
+		w.kill("a")
+		pods = pods[:1]
+		pass(20 * time.Second)
+		w.add("b")
+		pass(time.Minute)
+		ends := map[string]int{}
+		for name, points := range w.data {
+			for _, v := range points {
+				if value.IsStaleNaN(v) {
+					ends[name]++
+				}
+			}
+		}
+		require.Equal(t, map[string]int{
+			`{__name__="r", of="x", pod="p2", team="a"}`:                                   1,
+			`{__name__="r", of="y", pod="p2", team="b"}`:                                   1,
+			`{__name__="ALERTS", alertname="Down", alertstate="firing", of="x", pod="p2"}`: 1,
+			`{__name__="ALERTS_FOR_STATE", alertname="Down", of="x", pod="p2"}`:            1,
+		}, ends)
+	})
+}
+
 func TestAnEditedGroupKeepsTheStateOfRulesThatStay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
