@@ -17,8 +17,12 @@ build: ## build all programs into bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: test
-test: lint checkgenerate ## everything that has to pass: lint, generated code, all tests under the race detector
+test: lint checkgenerate programs ## everything that has to pass: lint, generated code, all tests under the race detector
 	go test -race -timeout 30m ./...
+
+.PHONY: programs
+programs: ## build the servers that tests talk to, once: about 20 minutes of CPU time
+	go test -timeout 80m -run TestPrograms ./test/program
 
 .PHONY: test-short
 test-short: ## tests without the race detector and without real processes

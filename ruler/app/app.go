@@ -140,11 +140,11 @@ func newApp(opts Options, logger *slog.Logger) (*app, error) {
 
 func (a *app) newSource() error {
 	sc := source.DefaultConfig()
-	sc.Paths = a.cfg.RuleFiles
+	sc.Paths, sc.ConfigMaps = a.cfg.RuleFiles, a.cfg.RuleConfigMaps
 	sc.Rules = a.cfg.RuleOptions()
 	loader, err := source.New(sc, a.logger)
 	if err != nil {
-		return fmt.Errorf("rule_files: %w", err)
+		return fmt.Errorf("rules: %w", err)
 	}
 	a.loader = loader
 	return nil
@@ -333,6 +333,9 @@ func (a *app) announceReady() {
 }
 
 func (a *app) probe(ctx context.Context, impatient bool) error {
+	if err := a.loader.Incomplete(); err != nil {
+		return fmt.Errorf("rules are not loaded: %w", err)
+	}
 	if !a.state.hasRules() {
 		return errors.New("rules are not loaded yet")
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/tocsin-rules/tocsin/evaluator"
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
+	"github.com/tocsin-rules/tocsin/ruler/source"
 	"github.com/tocsin-rules/tocsin/ruler/write"
 )
 
@@ -30,6 +31,8 @@ type Config struct {
 	Global GlobalConfig `yaml:"global,omitempty"`
 	// RuleFiles are files, directories (searched recursively) and globs.
 	RuleFiles []string `yaml:"rule_files,omitempty"`
+	// RuleConfigMaps are ConfigMaps of Kubernetes whose keys are rule files.
+	RuleConfigMaps []source.ConfigMaps `yaml:"rule_config_maps,omitempty"`
 	// Clusters are the label sets that Rules and ClusterRules manifests are
 	// instantiated for.
 	Clusters []map[string]string       `yaml:"clusters,omitempty"`
@@ -132,6 +135,9 @@ func (c *Config) resolve(dir string) {
 	for i, f := range c.RuleFiles {
 		c.RuleFiles[i] = commonconfig.JoinDir(dir, f)
 	}
+	for i, m := range c.RuleConfigMaps {
+		c.RuleConfigMaps[i].KubeconfigFile = commonconfig.JoinDir(dir, m.KubeconfigFile)
+	}
 	for i := range c.Backends {
 		c.Backends[i].SetDirectory(dir)
 	}
@@ -145,8 +151,13 @@ func (c *Config) validate() error {
 	if len(c.Backends) == 0 {
 		errs = append(errs, errors.New("backends: at least one is needed"))
 	}
-	if len(c.RuleFiles) == 0 {
-		errs = append(errs, errors.New("rule_files: at least one file or directory is needed"))
+	if len(c.RuleFiles)+len(c.RuleConfigMaps) == 0 {
+		errs = append(errs, errors.New("rule_files: at least one file or directory, or an entry of rule_config_maps, is needed"))
+	}
+	for i, m := range c.RuleConfigMaps {
+		if err := m.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("rule_config_maps: entry %d: %w", i+1, err))
+		}
 	}
 	for name, d := range map[string]model.Duration{
 		"evaluation_interval": c.Global.EvaluationInterval,

@@ -58,6 +58,7 @@ func (c *Config) needsRestart(next *Config) string {
 		{"backends", c.Backends, next.Backends},
 		{"clusters", c.Clusters, next.Clusters},
 		{"rule_files", c.RuleFiles, next.RuleFiles},
+		{"rule_config_maps", c.RuleConfigMaps, next.RuleConfigMaps},
 		{"global", c.Global, next.Global},
 	} {
 		if !reflect.DeepEqual(part.old, part.new) {

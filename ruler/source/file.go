@@ -44,7 +44,7 @@ func (f *file) refresh(found File, cfg Config) *file {
 	if f != nil {
 		*next = *f
 	}
-	content, err := ReadFile(found.Path, cfg.MaxFileBytes)
+	content, err := found.content(cfg.MaxFileBytes)
 	hash := sha256.Sum256(content)
 	switch {
 	case err != nil:
@@ -67,7 +67,11 @@ func ReadFile(path string, maxBytes int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	return readAtMost(f, path, maxBytes)
+}
+
+func readAtMost(r io.Reader, path string, maxBytes int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
 	if err != nil {
 		return nil, err
 	}

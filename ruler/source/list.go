@@ -16,12 +16,21 @@ type File struct {
 	// Name is its path relative to the root that it was found under, with
 	// slashes.
 	Name string
+	// read returns the content of what is not on a disk, nil otherwise.
+	read func(maxBytes int64) ([]byte, error)
+}
+
+func (f File) content(maxBytes int64) ([]byte, error) {
+	if f.read != nil {
+		return f.read(maxBytes)
+	}
+	return ReadFile(f.Path, maxBytes)
 }
 
 // List returns the rule files at a path, which is a directory, a file or a
 // pattern, sorted by path. It reads none of them.
 func List(path string, maxFiles int) ([]File, error) {
-	found := list([]string{path}, maxFiles)
+	found := list([]string{path}, nil, maxFiles)
 	errs := make([]error, 0, len(found.faults))
 	for _, f := range found.faults {
 		errs = append(errs, f.err)
@@ -62,10 +71,13 @@ func (l listing) hides(path string) bool {
 	})
 }
 
-func list(roots []string, maxFiles int) listing {
+func list(roots []string, followers []*follower, maxFiles int) listing {
 	l := &lister{maxFiles: maxFiles, seen: map[string]bool{}}
 	for _, root := range roots {
 		l.root(filepath.Clean(root))
+	}
+	for _, f := range followers {
+		l.configMaps(f)
 	}
 	slices.SortFunc(l.files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return l.listing
@@ -175,11 +187,30 @@ func (l *lister) file(s scope, path string, info os.FileInfo) {
 		l.fault(path, err, false)
 	case !info.Mode().IsRegular():
 		l.fault(path, fmt.Errorf("rule file %s is not a regular file", path), path == s.fault)
-	case l.visited(path):
-	case len(l.files) >= l.maxFiles:
-		l.fault(s.fault, fmt.Errorf("there are more than max-files (%d) rule files, with those of %s", l.maxFiles, s.fault), true)
 	default:
-		l.files = append(l.files, File{Path: path, Name: filepath.ToSlash(name)})
+		l.take(s.fault, File{Path: path, Name: filepath.ToSlash(name)})
+	}
+}
+
+// configMaps takes the files in the ConfigMaps of one selector.
+func (l *lister) configMaps(f *follower) {
+	files, err := f.files()
+	for _, file := range files {
+		l.take(f.String(), file)
+	}
+	if err != nil {
+		l.fault(f.String(), err, false)
+	}
+}
+
+// take adds a file of the root that is named, unless it was reached before.
+func (l *lister) take(root string, f File) {
+	switch {
+	case l.visited(f.Path):
+	case len(l.files) >= l.maxFiles:
+		l.fault(root, fmt.Errorf("there are more than max-files (%d) rule files, with those of %s", l.maxFiles, root), true)
+	default:
+		l.files = append(l.files, f)
 	}
 }
 

@@ -1,12 +1,12 @@
 // Package source finds rule files and keeps their groups up to date: from
 // directories, single files and patterns, as they are on a disk or mounted
-// from a ConfigMap.
+// from a ConfigMap, and from ConfigMaps that the Kubernetes API shows.
 //
 // A bad update changes nothing: a file that can't be read, does not parse, or
 // defines a group that another file has keeps its last good version running,
 // and the error is in the Snapshot. A file that was never good is left out. A
 // file that is deleted takes its groups with it; one whose directory can't be
-// read any more does not.
+// read any more, or whose API server is away, does not.
 //
 // It never decides what a rule means, which is ruler/rule's part, nor what runs
 // where. A Loader is safe for concurrent use; Run calls its callback from one
@@ -36,6 +36,8 @@ type Config struct {
 	// groups are relative to the directory, or to what is before the first
 	// wildcard of a pattern; of a single file it is the base name.
 	Paths []string
+	// ConfigMaps are taken beside the files at Paths.
+	ConfigMaps []ConfigMaps
 	// Rules says how files become groups.
 	Rules rule.Options
 	// PollInterval is the time between two looks at all files. Most changes
@@ -50,7 +52,7 @@ type Config struct {
 	MaxRules     int
 }
 
-// DefaultConfig returns everything but Paths.
+// DefaultConfig returns everything but where rules are.
 func DefaultConfig() Config {
 	return Config{
 		PollInterval: 30 * time.Second,
@@ -68,6 +70,9 @@ func (c Config) Validate() error {
 		if _, err := filepath.Match(p, ""); err != nil || p == "" {
 			errs = append(errs, fmt.Errorf("rule path %q is neither a path nor a pattern", p))
 		}
+	}
+	for _, m := range c.ConfigMaps {
+		errs = append(errs, m.Validate())
 	}
 	for _, limit := range []struct {
 		name  string
@@ -115,6 +120,9 @@ type Loader struct {
 	cfg    Config
 	logger *slog.Logger
 	reload chan struct{}
+	// changed tells that a follower has something new.
+	changed   chan struct{}
+	followers []*follower
 
 	mu     sync.Mutex
 	files  map[string]*file
@@ -130,13 +138,34 @@ func New(cfg Config, logger *slog.Logger) (*Loader, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Loader{
-		cfg:    cfg,
-		logger: logger,
-		reload: make(chan struct{}, 1),
-		files:  map[string]*file{},
-		faults: map[string]FileError{},
-	}, nil
+	l := &Loader{
+		cfg:     cfg,
+		logger:  logger,
+		reload:  make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
+		files:   map[string]*file{},
+		faults:  map[string]FileError{},
+	}
+	for _, m := range cfg.ConfigMaps {
+		f, err := newFollower(m, logger, l.changed)
+		if err != nil {
+			return nil, fmt.Errorf("ConfigMaps with %s: %w", m.LabelSelector, err)
+		}
+		l.followers = append(l.followers, f)
+	}
+	return l, nil
+}
+
+// Incomplete is an error as long as there are ConfigMaps that were never read,
+// so that nobody knows what groups there are.
+func (l *Loader) Incomplete() error {
+	var errs []error
+	for _, f := range l.followers {
+		if err := f.unread(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Load looks at all files now. Bad files are in the snapshot's Errors; they are
@@ -145,7 +174,7 @@ func New(cfg Config, logger *slog.Logger) (*Loader, error) {
 func (l *Loader) Load(ctx context.Context) (Snapshot, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := list(l.cfg.Paths, l.cfg.MaxFiles)
+	found := list(l.cfg.Paths, l.followers, l.cfg.MaxFiles)
 	if l.last.Generation == 0 {
 		if err := found.rootError(); err != nil {
 			return Snapshot{}, err

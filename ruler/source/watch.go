@@ -3,20 +3,31 @@ package source
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 )
 
-// Run hands every new snapshot to deliver, beginning with the present one,
-// until ctx ends. Its error is that of the first Load.
+// maxUnquiet bounds how long changes that never pause put off a look at them.
+const maxUnquiet = time.Second
+
+// Run hands every new snapshot to deliver, beginning with the first that is not
+// Incomplete, until ctx ends. Its error is that of the first Load.
 //
-// Files are looked at on notifications from the file system, on Reload and
-// after every PollInterval, which sees what has no notification: symbolic
-// links into other directories, network file systems.
+// Files are looked at on notifications from the file system and from the
+// Kubernetes API, on Reload and after every PollInterval, which sees what has
+// no notification: symbolic links into other directories, network file systems.
 func (l *Loader) Run(ctx context.Context, deliver func(Snapshot)) error {
 	w := newWatcher(l.logger)
 	defer w.close()
+	var following sync.WaitGroup
+	defer following.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, f := range l.followers {
+		following.Go(func() { f.run(ctx) })
+	}
 	return l.loop(ctx, w, deliver)
 }
 
@@ -35,30 +46,41 @@ func (l *Loader) loop(ctx context.Context, w *watcher, deliver func(Snapshot)) e
 	quiet := time.NewTimer(0)
 	defer quiet.Stop()
 	var delivered uint64
+	var noticed time.Time // first change since the last look
+	notice := func() {
+		if noticed.IsZero() {
+			noticed = time.Now()
+		}
+		quiet.Reset(min(l.cfg.Debounce, max(0, maxUnquiet-time.Since(noticed))))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-w.events:
-			quiet.Reset(l.cfg.Debounce)
+			notice()
+			continue
+		case <-l.changed:
+			notice()
 			continue
 		case err := <-w.errors:
 			l.logger.Warn("notification of rule file changes failed", "err", err)
-			quiet.Reset(l.cfg.Debounce)
+			notice()
 			continue
 		case <-quiet.C:
 		case <-poll.C:
 		case <-l.reload:
 		}
+		noticed = time.Time{}
 		snapshot, err := l.Load(ctx)
 		if err != nil {
 			return ignoreCanceled(ctx, err)
 		}
 		if w.follow(l.directories()) {
 			// What changed there before it was followed has not been noticed.
-			quiet.Reset(l.cfg.Debounce)
+			notice()
 		}
-		if snapshot.Generation > delivered {
+		if snapshot.Generation > delivered && l.Incomplete() == nil {
 			delivered = snapshot.Generation
 			l.logErrors(snapshot)
 			deliver(snapshot)

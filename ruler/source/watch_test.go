@@ -132,12 +132,31 @@ func TestNotificationsAreAwaitedUntilTheyPause(t *testing.T) {
 		synctest.Wait()
 		<-snapshots
 		tr.write("a.yml", "two")
-		for range 10 {
+		for range 2 {
 			events <- fsnotify.Event{}
 			<-time.After(400 * time.Millisecond)
 		}
 		require.Empty(t, snapshots)
 		<-time.After(101 * time.Millisecond)
+		synctest.Wait()
+		require.Len(t, snapshots, 1)
+	})
+}
+
+func TestNotificationsThatNeverPauseAreNotAwaited(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTree(t, nil)
+		tr.write("a.yml", "one")
+		events := make(chan fsnotify.Event)
+		snapshots := tr.start(tr.silent(events))
+		synctest.Wait()
+		<-snapshots
+		tr.write("a.yml", "two")
+		for range 11 {
+			events <- fsnotify.Event{}
+			<-time.After(100 * time.Millisecond)
+		}
 		synctest.Wait()
 		require.Len(t, snapshots, 1)
 	})

@@ -27,12 +27,32 @@ type Program struct {
 	// Package is the import path of the main package.
 	Package string
 	Tags    []string
+	// LinkerFlags are for go build's -ldflags, as to set a version.
+	LinkerFlags string
 }
 
 // Thanos is Thanos with all its components. Without the tag its sidecar
 // panics.
 func Thanos() Program {
 	return Program{Module: "thanos", Package: "github.com/thanos-io/thanos/cmd/thanos", Tags: []string{"slicelabels"}}
+}
+
+// kubernetes is the version in tools/controlplane/go.mod.
+const kubernetes = "v1.36.3"
+
+// Etcd is the store of a Kubernetes API server.
+func Etcd() Program {
+	return Program{Module: "controlplane", Package: "go.etcd.io/etcd/server/v3"}
+}
+
+// KubeAPIServer is the API server of Kubernetes. Clients ask for its version,
+// which only the linker can tell it.
+func KubeAPIServer() Program {
+	const variables = "k8s.io/component-base/version."
+	return Program{
+		Module: "controlplane", Package: "k8s.io/kubernetes/cmd/kube-apiserver",
+		LinkerFlags: "-X " + variables + "gitVersion=" + kubernetes + " -X " + variables + "gitMajor=1 -X " + variables + "gitMinor=36",
+	}
 }
 
 // Build returns the path of the program's binary, which is built unless it has
@@ -50,7 +70,7 @@ func (p Program) Build(t testing.TB) string {
 	}
 	t.Logf("building %s, which is not in the cache", p.Package)
 	unfinished := binary + ".tmp"
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", strings.Join(p.Tags, ","), "-o", unfinished, p.Package)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w "+p.LinkerFlags, "-tags", strings.Join(p.Tags, ","), "-o", unfinished, p.Package)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
 	out, err := cmd.CombinedOutput()
@@ -63,7 +83,7 @@ func (p Program) Build(t testing.TB) string {
 func (p Program) fingerprint(t testing.TB, module string) string {
 	t.Helper()
 	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), p)
+	fmt.Fprintf(h, "%s {%s %s %v}\n%s", runtime.Version(), p.Module, p.Package, p.Tags, p.LinkerFlags)
 	for _, name := range []string{"go.mod", "go.sum"} {
 		content, err := os.ReadFile(filepath.Join(module, name))
 		require.NoError(t, err)

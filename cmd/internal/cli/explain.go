@@ -193,7 +193,9 @@ func (o *explainOptions) rules(ctx context.Context, cfg *ruler.Config, logger *s
 	}
 	paths := o.args
 	if len(paths)+len(o.exprs) == 0 {
-		paths = cfg.RuleFiles
+		if paths = cfg.RuleFiles; len(cfg.RuleConfigMaps) > 0 {
+			return nil, errors.New("the configuration takes rules from ConfigMaps: name files, or ask a running member with --url")
+		}
 	}
 	groups, err := loadGroups(ctx, paths, cfg.RuleOptions(), logger)
 	return append(rules, ruler.ExplainedRules(groups)...), err
