@@ -16,12 +16,14 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -81,7 +83,9 @@ type app struct {
 	opts   Options
 	cfg    *Config
 	logger *slog.Logger
-	reg    *prometheus.Registry
+	// configSum is the fingerprint of the file that cfg is from.
+	configSum [sha256.Size]byte
+	reg       *prometheus.Registry
 
 	loader    *source.Loader
 	evaluator *evaluator.Evaluator
@@ -96,8 +100,9 @@ type app struct {
 	externalURL    *url.URL
 	externalLabels labels.Labels
 
-	reloaded prometheus.Gauge
-	state    memberState
+	reloading            sync.Mutex
+	reloaded, reloadedAt prometheus.Gauge
+	state                memberState
 }
 
 // Run is a rule-evaluator from start to end; it returns when ctx has ended and
@@ -114,11 +119,12 @@ func Run(ctx context.Context, opts Options, logger *slog.Logger) error {
 }
 
 func newApp(opts Options, logger *slog.Logger) (*app, error) {
+	sum := fingerprint(opts.ConfigFile)
 	cfg, err := LoadConfig(opts.ConfigFile)
 	if err != nil {
 		return nil, err
 	}
-	a := &app{opts: opts, cfg: cfg, logger: logger, reg: prometheus.NewRegistry()}
+	a := &app{opts: opts, cfg: cfg, configSum: sum, logger: logger, reg: prometheus.NewRegistry()}
 	a.reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -128,8 +134,13 @@ func newApp(opts Options, logger *slog.Logger) (*app, error) {
 		Name: "prometheus_config_last_reload_successful",
 		Help: "Whether the last configuration reload attempt was successful.",
 	})
-	a.reg.MustRegister(a.reloaded)
+	a.reloadedAt = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "prometheus_config_last_reload_success_timestamp_seconds",
+		Help: "Timestamp of the last successful configuration reload.",
+	})
+	a.reg.MustRegister(a.reloaded, a.reloadedAt)
 	a.reloaded.Set(1)
+	a.reloadedAt.SetToCurrentTime()
 	for _, build := range []func() error{a.newSource, a.newEvaluator, a.newSender, a.newCluster, a.newRuler, a.newHTTP} {
 		if err := build(); err != nil {
 			return nil, err
@@ -269,6 +280,7 @@ func (a *app) run(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		a.http.Run, a.rpcServer.Run, a.evaluator.Run, a.sender.Run, a.ruler.Run, a.gossip.Run, a.follow, a.keepCosts, a.watchClocks, a.becomeReady, a.reloadOnHangup,
 		func(ctx context.Context) error { return a.loader.Run(ctx, a.load) },
+		func(ctx context.Context) error { return a.reloadOnChange(ctx, a.configSum) },
 		func(partsCtx context.Context) error { return a.drainAfter(ctx, partsCtx) },
 	} {
 		g.Add(func() error { return part(parts) }, func(error) { stop() })
@@ -354,9 +366,7 @@ func (a *app) reloadOnHangup(ctx context.Context) error {
 	for {
 		select {
 		case <-hangups:
-			if err := a.reload(ctx); err != nil {
-				a.logger.Error("reloading the configuration", "err", err)
-			}
+			a.reloadAndLog(ctx)
 		case <-ctx.Done():
 			return nil
 		}

@@ -16,6 +16,7 @@ type memberState struct {
 	loaded bool
 	groups []rule.Group
 	files  []source.FileError
+	config error // of the last reload
 	ready  bool
 	left   bool
 	why    error
@@ -27,6 +28,13 @@ func (s *memberState) rulesLoaded(loaded source.Snapshot) {
 	s.loaded, s.groups, s.files = true, loaded.Groups, loaded.Errors
 }
 
+// configured notes how reading the configuration ended.
+func (s *memberState) configured(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config = err
+}
+
 // loadedGroups are those of all rule files, sorted by key.
 func (s *memberState) loadedGroups() []rule.Group {
 	s.mu.Lock()
@@ -34,12 +42,16 @@ func (s *memberState) loadedGroups() []rule.Group {
 	return s.groups
 }
 
-func (s *memberState) fileErrors() []web.FileError {
+// fileErrors are the faults of rule files, and that of the configuration file.
+func (s *memberState) fileErrors(configFile string) []web.FileError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := make([]web.FileError, len(s.files))
 	for i, e := range s.files {
 		errs[i] = web.FileError{File: e.File, Error: e.Err.Error()}
+	}
+	if s.config != nil {
+		errs = append(errs, web.FileError{File: configFile, Error: s.config.Error()})
 	}
 	return errs
 }
@@ -112,7 +124,7 @@ func (a *app) status() web.MemberStatus {
 		SlotsBackfilled: counts.Repeated,
 		LagSeconds:      counts.Lag.Seconds(),
 		RuleErrors:      []web.RuleError{},
-		FileErrors:      a.state.fileErrors(),
+		FileErrors:      a.state.fileErrors(a.opts.ConfigFile),
 	}
 	err := a.ready()
 	if s.Ready = err == nil; !s.Ready {
