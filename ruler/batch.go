@@ -47,6 +47,7 @@ type task struct {
 type batch struct {
 	slot   time.Time
 	offset time.Duration
+	lane   int // see schedule.Lanes
 	tasks  []*task
 	begun  time.Time
 }
@@ -89,25 +90,36 @@ func (r *Ruler) run(ctx context.Context, b *batch, stage int) {
 
 // evaluateWhenFree waits until less than the allowed number of batches are being
 // evaluated; false if ctx ended before. Writing does not count: a backend that
-// takes its time would take that of all batches.
+// takes its time would take that of all batches. Neither do batches of tenants
+// that are evaluated apart: they have places of their own.
 func (r *Ruler) evaluateWhenFree(ctx context.Context, b *batch, evaluations []*evaluation) bool {
+	places := r.batches
+	if b.lane != 0 {
+		places = r.batchesApart
+	}
+	b.enter(waiting)
 	select {
-	case r.batches <- struct{}{}:
+	case places <- struct{}{}:
 	default:
 		r.metrics.batchesFull.Inc()
 		select {
-		case r.batches <- struct{}{}:
+		case places <- struct{}{}:
 		case <-ctx.Done():
 			return false
 		}
 	}
-	defer func() { <-r.batches }()
+	defer func() { <-places }()
+	start := time.Now()
 	if b.begun.IsZero() {
-		b.begun = time.Now()
+		b.begun = start
 	}
+	b.enter(evaluating)
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
 	r.evaluate(ctx, b, evaluations)
+	took := time.Since(start)
+	b.enter(writing)
+	r.do(func() { r.observe(b, took) })
 	return true
 }
 
@@ -145,7 +157,7 @@ func (r *Ruler) parts(b *batch, evaluations []*evaluation) []*part {
 	for i, t := range b.tasks {
 		p, ok := byWhere[where[i]]
 		if !ok {
-			p = &part{batch: &batch{slot: b.slot, offset: b.offset, begun: b.begun}}
+			p = &part{batch: &batch{slot: b.slot, offset: b.offset, lane: b.lane, begun: b.begun}}
 			byWhere[where[i]] = p
 			parts = append(parts, p)
 		}
@@ -416,6 +428,7 @@ func (t *task) finish(took time.Duration) {
 	t.group.mu.Lock()
 	defer t.group.mu.Unlock()
 	t.group.lastSlot, t.group.duration = t.job.Slot, took
+	t.group.progress = Progress{}
 	if !t.incomplete && len(t.job.Rules) == len(t.group.def.Rules) {
 		t.group.worked(float64(t.work))
 	}

@@ -45,6 +45,8 @@ type world struct {
 	groups []rule.Group
 
 	queriesFail, writesFail error
+	// evaluationTakes is how long queries take together.
+	evaluationTakes func([]Query) time.Duration
 	// writeTakes is how long a write to backends takes.
 	writeTakes func(where []string) time.Duration
 	// result answers a query; by default one sample whose value is the time.
@@ -181,6 +183,9 @@ func (w *world) owners(key string) []string {
 }
 
 func (w *world) Evaluate(_ context.Context, ts time.Time, queries []Query) []Result {
+	if w.evaluationTakes != nil {
+		time.Sleep(w.evaluationTakes(queries)) //nolint:forbidigo // virtual time of a synctest bubble
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	results := make([]Result, len(queries))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/schedule"
 	"github.com/tocsin-rules/tocsin/sharding/handoff"
 )
@@ -13,6 +14,7 @@ type batchKey struct {
 	slot   time.Time
 	offset time.Duration
 	repeat bool
+	lane   int
 }
 
 // dispatch starts a batch for every slot that is due.
@@ -35,10 +37,10 @@ func (r *Ruler) assemble(jobs []schedule.Job, now time.Time) []*batch {
 	for _, j := range jobs {
 		run := r.running[j.Key]
 		run.jobs++
-		k := batchKey{slot: j.Slot, offset: run.def.QueryOffset, repeat: j.Repeat}
+		k := batchKey{slot: j.Slot, offset: run.def.QueryOffset, repeat: j.Repeat, lane: r.lanes.Of(tenant(run.def))}
 		b, ok := byKey[k]
 		if !ok {
-			b = &batch{slot: k.slot, offset: k.offset}
+			b = &batch{slot: k.slot, offset: k.offset, lane: k.lane}
 			byKey[k] = b
 			batches = append(batches, b)
 		}
@@ -49,6 +51,31 @@ func (r *Ruler) assemble(jobs []schedule.Job, now time.Time) []*batch {
 		})
 	}
 	return batches
+}
+
+// tenant is who a group delays: its scope, or the group itself if it has none.
+func tenant(def rule.Group) string {
+	if def.Scope.IsEmpty() {
+		return def.Key
+	}
+	return def.Scope.String()
+}
+
+// observe lets a tenant whose rules are slow delay only itself from now on.
+func (r *Ruler) observe(b *batch, took time.Duration) {
+	e := schedule.Evaluated{Slot: b.slot, Took: took}
+	for _, t := range b.tasks {
+		def := t.group.def
+		e.Tenants = append(e.Tenants, tenant(def))
+		if e.Shortest == 0 || def.Interval < e.Shortest {
+			e.Shortest = def.Interval
+		}
+		e.Longest = max(e.Longest, def.Interval)
+	}
+	if slow := r.lanes.Observe(e); slow != "" {
+		r.log.Warn("rules are slow, they are evaluated apart from those of other tenants", "tenant", slow, "took", took)
+	}
+	r.metrics.tenantsApart.Set(float64(r.lanes.Apart()))
 }
 
 // finished tells the schedule how the jobs of a batch, or of a part of one, ended

@@ -26,6 +26,7 @@ type group struct {
 	rules    []ruleState // parallel to def.Rules
 	encoded  []byte      // of all rules; nil if any has changed since
 	lastSlot time.Time
+	progress Progress      // of the live slot
 	duration time.Duration // of the last live slot
 	// work is what a slot costs this member, in series that it handles, averaged
 	// over some slots; 0 before the first.

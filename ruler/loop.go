@@ -43,10 +43,13 @@ type Ruler struct {
 	done    chan struct{} // closed when the loop has ended
 	drained chan struct{} // closed when everything was handed over
 	batches chan struct{} // a token for each batch that may be evaluated
+	// batchesApart are the same for batches that are not in the common lane.
+	batchesApart chan struct{}
 
 	// Owned by the loop.
 	core   *handoff.Core
 	sched  *schedule.Schedule
+	lanes  schedule.Lanes
 	view   sharding.View
 	loaded map[string]rule.Group
 	// identities are those of all loaded rules.
@@ -107,6 +110,9 @@ func New(cfg Config, deps Deps) (*Ruler, error) {
 		done:    make(chan struct{}),
 		drained: make(chan struct{}),
 		batches: make(chan struct{}, cfg.Concurrency),
+
+		batchesApart: make(chan struct{}, max(1, cfg.Concurrency/2)),
+
 		core:    handoff.New(handoff.DefaultConfig(cfg.Member)),
 		sched:   schedule.New(cfg.Limits),
 		loaded:  map[string]rule.Group{},

@@ -21,6 +21,7 @@ type metrics struct {
 	handoffs                      *prometheus.CounterVec
 	checkpointErrors, batchesFull prometheus.Counter
 	alertSamplesDropped           prometheus.Counter
+	tenantsApart                  prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -52,6 +53,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		alertSamplesDropped: f.NewCounter(prometheus.CounterOpts{
 			Name: "tocsin_ruler_dropped_alert_samples_total",
 			Help: "Samples of alerts that could not be written and were given up: older than the backfill limit, or beyond max_unwritten_alert_series.",
+		}),
+		tenantsApart: f.NewGauge(prometheus.GaugeOpts{
+			Name: "tocsin_ruler_tenants_apart",
+			Help: "Tenants that are evaluated apart from the others since their rules are, or may be, slow.",
 		}),
 		groups: f.NewGauge(prometheus.GaugeOpts{
 			Name: "tocsin_ruler_groups",

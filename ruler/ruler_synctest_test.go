@@ -252,6 +252,42 @@ func TestASlowWriteDelaysOnlyThoseWhoWriteThere(t *testing.T) {
 	})
 }
 
+// Two of thirty tenants have rules that take longer than an interval, in groups
+// with several slots: after a while all others have their slots in time.
+func TestTenantsWithSlowRulesDelayOnlyThemselves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		groups := manyGroups(120)
+		for i := range groups {
+			groups[i].Key = fmt.Sprintf("rules/t%02d/g%d", i/4, i%4)
+			groups[i].Scope = labels.FromStrings("tenant", fmt.Sprintf("t%02d", i/4))
+		}
+		slow := func(tenant string) bool { return tenant == "t07" || tenant == "t23" }
+		w := newWorld(t, groups...)
+		w.evaluationTakes = func(queries []Query) time.Duration {
+			if slices.ContainsFunc(queries, func(q Query) bool { return slow(q.Scope.Get("tenant")) }) {
+				return 20 * time.Second
+			}
+			return 10 * time.Millisecond
+		}
+		m := w.add("a")
+		pass(5 * time.Minute) // until they are found
+		for range 20 {
+			pass(7 * time.Second)
+			for _, g := range m.Status() {
+				if !slow(g.Group.Scope.Get("tenant")) && !g.Progress.Slot.IsZero() {
+					require.Less(t, time.Since(g.Progress.Slot), time.Second, "%s is %+v", g.Group.Key, g.Progress)
+				}
+			}
+		}
+		w.evaluationTakes = nil
+		pass(5 * time.Minute)
+		for i := range groups {
+			w.requireNoHole(fmt.Sprintf(`{__name__="r%02d", tenant="t%02d"}`, i, i/4))
+		}
+	})
+}
+
 func (w *world) set(fail func(*world, error), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

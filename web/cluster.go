@@ -62,6 +62,8 @@ type RunningGroup struct {
 	From  string    `json:"from,omitempty"`
 	// LastSlot is the newest slot that was evaluated; zero before the first.
 	LastSlot time.Time `json:"lastSlot"`
+	// Late says why a slot is not done long after it was due; empty if none is.
+	Late string `json:"late,omitempty"`
 }
 
 // ClusterStatus is the cluster as one member sees it, at
@@ -132,6 +134,7 @@ type GroupRun struct {
 	Since    time.Time `json:"since"`
 	From     string    `json:"from,omitempty"`
 	LastSlot time.Time `json:"lastSlot"`
+	Late     string    `json:"late,omitempty"`
 }
 
 func (h *Handler) serveCluster(w http.ResponseWriter, r *http.Request) {

@@ -3,9 +3,11 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tocsin-rules/tocsin/ruler"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
@@ -69,7 +71,18 @@ func (a *app) describe() web.MemberDescription {
 }
 
 func runningGroup(g ruler.GroupStatus) web.RunningGroup {
-	return web.RunningGroup{Key: g.Group.Key, Since: g.Since, From: g.From, LastSlot: g.LastSlot}
+	return web.RunningGroup{Key: g.Group.Key, Since: g.Since, From: g.From, LastSlot: g.LastSlot, Late: late(g.Progress, time.Now())}
+}
+
+// lateAfter is how old a slot is that is not done before anybody is told.
+const lateAfter = 3 * time.Second
+
+// late says why a slot is not done long after it was due; nothing if it is.
+func late(p ruler.Progress, now time.Time) string {
+	if p.Slot.IsZero() || now.Sub(p.Slot) < lateAfter {
+		return ""
+	}
+	return fmt.Sprintf("slot %s is %s since %s", p.Slot.Format(time.TimeOnly), p.Phase, p.Since.Format(time.TimeOnly))
 }
 
 // overview joins a view, the loaded groups, sorted by key, and what each
@@ -84,7 +97,7 @@ func overview(view sharding.View, loaded []rule.Group, answers []answer) web.Clu
 		s.Members = append(s.Members, clusterMember(m, answers[i]))
 		for _, g := range answers[i].Running {
 			p := placeOf(places, view, g.Key)
-			p.Running = append(p.Running, web.GroupRun{Member: m.Name, Since: g.Since, From: g.From, LastSlot: g.LastSlot})
+			p.Running = append(p.Running, web.GroupRun{Member: m.Name, Since: g.Since, From: g.From, LastSlot: g.LastSlot, Late: g.Late})
 		}
 	}
 	s.Groups = make([]web.GroupPlace, 0, len(places))

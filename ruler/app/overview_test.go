@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tocsin-rules/tocsin/ruler"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/source"
 	"github.com/tocsin-rules/tocsin/sharding"
@@ -51,6 +52,15 @@ func TestTheOverviewSaysWhoShouldEvaluateAndWhoDoes(t *testing.T) {
 	require.Equal(t, []string{"a", "c"}, []string{s.Groups[0].Running[0].Member, s.Groups[0].Running[1].Member})
 	require.Empty(t, s.Groups[1].Running)
 	require.Equal(t, "backend", s.Groups[2].Running[0].From)
+}
+
+func TestWhyASlotIsLateIsSaid(t *testing.T) {
+	t.Parallel()
+	due := time.Date(2030, 1, 1, 0, 0, 15, 0, time.UTC)
+	p := ruler.Progress{Slot: due, Phase: "being written", Since: due.Add(time.Second)}
+	require.Empty(t, late(p, due.Add(2*time.Second)), "it may take its time")
+	require.Empty(t, late(ruler.Progress{}, due))
+	require.Equal(t, "slot 00:00:15 is being written since 00:00:16", late(p, due.Add(9*time.Second)))
 }
 
 func TestAMemberThatLeavesNeverBecomesReadyAgain(t *testing.T) {

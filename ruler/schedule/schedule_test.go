@@ -3,6 +3,7 @@ package schedule
 import (
 	"fmt"
 	"math/rand"
+	"runtime"
 	"sort"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ var day = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 // and read the diff.
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/due", func(t *testing.T, path string) {
 		s := New(DefaultLimits())
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			return run(t, s, d)
@@ -323,12 +324,23 @@ func (h *history) check() {
 	}
 }
 
+// BenchmarkDue is a second of 100,000 groups of two rules at 30 s: what is due in
+// it is handed out and done. It reports the time for each job and the memory for
+// each group that sleeps.
 func BenchmarkDue(b *testing.B) {
-	s := New(DefaultLimits())
-	for i := range 100_000 {
-		s.Add(Group{Key: fmt.Sprintf("g%d", i), Interval: 30 * time.Second, Recording: []bool{true, false}}, Progress{}, day)
+	const groups = 100_000
+	keys := make([]string, groups)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("rules/east/team-%d/group-%d", i%1000, i)
 	}
-	now := day
+	recording := []bool{true, false}
+	before := heapBytes()
+	s := New(DefaultLimits())
+	for _, key := range keys {
+		s.Add(Group{Key: key, Interval: 30 * time.Second, Phase: key, Recording: recording}, Progress{}, day)
+	}
+	perGroup := float64(heapBytes()-before) / groups
+	now, done := day, 0
 	b.ReportAllocs()
 	for b.Loop() {
 		now = now.Add(time.Second)
@@ -336,5 +348,15 @@ func BenchmarkDue(b *testing.B) {
 		for _, j := range jobs {
 			s.Done(j, Outcome{}, now)
 		}
+		done += len(jobs)
 	}
+	b.ReportMetric(perGroup, "B/group")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(done), "ns/job")
+}
+
+func heapBytes() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -52,7 +52,7 @@ func sampleStatus() web.ClusterStatus {
 		},
 		Groups: []web.GroupPlace{
 			{Key: "file/a/g", Rules: 3, Owner: "member-0", Successor: "member-2", Running: []web.GroupRun{
-				{Member: "member-0", Since: at(0), From: "member-1", LastSlot: at(60)},
+				{Member: "member-0", Since: at(0), From: "member-1", LastSlot: at(60), Late: "slot 00:01:15 is being written since 00:01:16"},
 			}},
 			{Key: "file/b/g", Rules: 4, Owner: "member-0", Successor: "member-2", Running: []web.GroupRun{
 				{Member: "member-0", Since: at(5), From: "backend"}, {Member: "member-1", Since: at(1)},
@@ -82,6 +82,7 @@ problems
   member-1 is not ready: drained
   clocks of member-1 and member-0 differ by 2.5s
   member-2 does not answer: no answer in time
+  group file/a/g is late on member-0: slot 00:01:15 is being written since 00:01:16
   group file/b/g: owner member-0, runs on member-0,member-1
   group file/c/g: owner member-2, runs on -
   file bad.yml: line 3

@@ -100,7 +100,7 @@ func origin(from string) string {
 }
 
 // problems are members that do not answer or are not ready, groups that are
-// not evaluated by their owner alone, faults of files and rules.
+// not evaluated by their owner alone or are late, faults of files and rules.
 func (v clusterView) problems() []string {
 	var lines []string
 	for _, m := range v.Members {
@@ -117,6 +117,11 @@ func (v clusterView) problems() []string {
 	for _, g := range v.Groups {
 		if runs := runsOn(g); runs != g.Owner {
 			lines = append(lines, fmt.Sprintf("group %s: owner %s, runs on %s", g.Key, orDash(g.Owner), orDash(runs)))
+		}
+		for _, run := range g.Running {
+			if run.Late != "" {
+				lines = append(lines, fmt.Sprintf("group %s is late on %s: %s", g.Key, run.Member, run.Late))
+			}
 		}
 	}
 	return append(lines, v.faults()...)
