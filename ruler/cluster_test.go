@@ -183,8 +183,11 @@ func (w *world) owners(key string) []string {
 }
 
 func (w *world) Evaluate(_ context.Context, ts time.Time, queries []Query) []Result {
-	if w.evaluationTakes != nil {
-		time.Sleep(w.evaluationTakes(queries)) //nolint:forbidigo // virtual time of a synctest bubble
+	w.mu.Lock()
+	takes := w.evaluationTakes
+	w.mu.Unlock()
+	if takes != nil {
+		time.Sleep(takes(queries)) //nolint:forbidigo // virtual time of a synctest bubble
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -212,8 +215,11 @@ func (w *world) Where(units []write.Unit) []string {
 }
 
 func (w *world) Write(_ context.Context, units []write.Unit) []write.Result {
-	if w.writeTakes != nil {
-		time.Sleep(w.writeTakes(w.Where(units))) //nolint:forbidigo // virtual time of a synctest bubble
+	w.mu.Lock()
+	takes := w.writeTakes
+	w.mu.Unlock()
+	if takes != nil {
+		time.Sleep(takes(w.Where(units))) //nolint:forbidigo // virtual time of a synctest bubble
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -244,7 +244,7 @@ func TestASlowWriteDelaysOnlyThoseWhoWriteThere(t *testing.T) {
 			}
 			require.NotEmpty(t, w.slots(series))
 		}
-		w.writeTakes = nil
+		w.set(func(w *world, _ error) { w.writeTakes = nil }, nil)
 		pass(5 * time.Minute)
 		for i := range groups {
 			w.requireNoHole(fmt.Sprintf(`{__name__="r%02d", backend=%q}`, i, groups[i].Scope.Get("backend")))
@@ -280,7 +280,7 @@ func TestTenantsWithSlowRulesDelayOnlyThemselves(t *testing.T) {
 				}
 			}
 		}
-		w.evaluationTakes = nil
+		w.set(func(w *world, _ error) { w.evaluationTakes = nil }, nil)
 		pass(5 * time.Minute)
 		for i := range groups {
 			w.requireNoHole(fmt.Sprintf(`{__name__="r%02d", tenant="t%02d"}`, i, i/4))

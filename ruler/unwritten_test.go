@@ -54,7 +54,7 @@ func TestTheOldestIsGivenUpFirst(t *testing.T) {
 // TestQuickUnwritten compares runs with a plain list of samples.
 func TestQuickUnwritten(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(200) {
+	for seed := range uint64(50) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		var u unwritten
 		var plain write.Unit

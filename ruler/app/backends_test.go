@@ -48,7 +48,7 @@ func TestBackendsAreFoundAsPrometheusFindsTargets(t *testing.T) {
 	require.Equal(t, filepath.Join(dir, "ca.pem"), east.Thanos.TLSConfig.CAFile)
 	require.Equal(t, filepath.Join(dir, "token"), east.HTTPClientConfig.Authorization.CredentialsFile)
 
-	written := cfg.destinations()
+	written := cfg.writer().Destinations
 	require.Equal(t, []string{"https://thanos-receive.east/api/v1/receive"}, written[0].URLs)
 	require.Equal(t, filepath.Join(dir, "password"), written[0].HTTPClientConfig.BasicAuth.PasswordFile)
 	require.Equal(t, []string{"http://prometheus-0:9090/api/v1/write", "http://prometheus-1:9090/api/v1/write"}, written[1].URLs)
