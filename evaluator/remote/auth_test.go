@@ -225,3 +225,27 @@ func TestAConnectionThatWasClosedIsNoFault(t *testing.T) {
 		require.NoError(t, (<-conns).Close())
 	}
 }
+
+func TestClosingEndsConnections(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{}, 1)
+	s := httptest.NewUnstartedServer(guardedAPI(t, func(*http.Request) bool { return true }))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	require.NoError(t, err)
+	h, err := NewHTTP(HTTPConfig{Name: "b", URL: u, Client: config.DefaultHTTPClientConfig, MaxConcurrent: 1, MaxResponseBytes: 1 << 20})
+	require.NoError(t, err)
+	require.NoError(t, execute(h, at("x", 1000)).Err)
+	require.NoError(t, h.Close())
+	select {
+	case <-closed:
+	case <-time.After(time.Minute):
+		t.Fatal("the connection is still open")
+	}
+}

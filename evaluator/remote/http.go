@@ -65,6 +65,13 @@ func (r repeatable) RoundTrip(req *http.Request) (*http.Response, error) {
 	return r.RoundTripper.RoundTrip(req)
 }
 
+// CloseIdleConnections is what closing the client relies on.
+func (r repeatable) CloseIdleConnections() {
+	if c, ok := r.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
 // Execute implements Client.
 func (h *HTTP) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {
 	return h.requests.each(ctx, len(fragments), func(i int) Result { return h.query(ctx, fragments[i], opts) })
