@@ -215,7 +215,7 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 		res = &promql.Result{Err: &PanicError{Expr: q.expr, Cause: "cause unknown"}}
 	}
 	q.failed = res.Err != nil
-	if why := q.traits.doubt(res, q.storage.mixed.Load()); why != "" {
+	if why := q.traits.doubt(res, q.storage); why != "" {
 		return q.repeat(ctx, why)
 	}
 	res.Err = translate(res.Err, q.expr)

@@ -136,6 +136,7 @@ func TestFallbacksAreCountedByReason(t *testing.T) {
 		"sort":                 "sort(up)",
 		"histogram_difference": "latency - latency",
 		"mixed_types":          "rate(mixed[5m])",
+		"not_finite":           "rate(temperature[20m])",
 		"duplicates":           `label_replace(up, "instance", "", "", "")`,
 	} {
 		reg := prometheus.NewRegistry()

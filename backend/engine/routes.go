@@ -21,6 +21,9 @@ const (
 	// reasonSort: promql-engine removes sort and sort_desc wherever order does
 	// not matter; Prometheus drops native histograms there.
 	reasonSort reason = "sort"
+	// reasonFirst: promql-engine drops the metric's name in first_over_time of a
+	// subquery, which Prometheus keeps.
+	reasonFirst reason = "first_over_time"
 )
 
 // Known once promql-engine has answered; the query then runs again.
@@ -31,14 +34,18 @@ const (
 	// reasonMixedTypes: where a series changes between floats and native
 	// histograms, promql-engine yields wrong samples in place of none.
 	reasonMixedTypes reason = "mixed_types"
+	// reasonNotFinite: promql-engine carries sums from one window to the next,
+	// where a sample that is infinite or not a number stays after it has left the
+	// window.
+	reasonNotFinite reason = "not_finite"
 	// reasonDuplicates: promql-engine takes two series that never have a
 	// sample at the same time for duplicates if they end up with equal labels.
 	reasonDuplicates reason = "duplicates"
 )
 
 var allReasons = []reason{
-	reasonUnimplemented, reasonExtendedRange, reasonSort,
-	reasonHistogramDifference, reasonMixedTypes, reasonDuplicates,
+	reasonUnimplemented, reasonExtendedRange, reasonSort, reasonFirst,
+	reasonHistogramDifference, reasonMixedTypes, reasonNotFinite, reasonDuplicates,
 }
 
 // traits is what matters about an expression for choosing an engine.
@@ -47,6 +54,8 @@ type traits struct {
 	reason reason
 	// subtracts is set if histograms may be subtracted.
 	subtracts bool
+	// windows is set if a function reads all samples of a range.
+	windows bool
 }
 
 func traitsOf(expr parser.Expr) traits {
@@ -65,21 +74,29 @@ func (t *traits) add(node parser.Node) {
 			t.reason = reasonExtendedRange
 		}
 	case *parser.Call:
-		if n.Func.Name == "sort" || n.Func.Name == "sort_desc" {
+		switch n.Func.Name {
+		case "sort", "sort_desc":
 			t.reason = reasonSort
+		case "first_over_time":
+			if _, ok := n.Args[0].(*parser.SubqueryExpr); ok {
+				t.reason = reasonFirst
+			}
 		}
+	case *parser.MatrixSelector:
+		t.windows = true
 	case *parser.BinaryExpr:
 		t.subtracts = t.subtracts || n.Op == parser.SUB
 	}
 }
 
-// doubt returns why promql-engine's answer to a query with these traits is
-// not to be trusted, or "". mixed tells whether the query has read a series
-// that changes between floats and native histograms.
-func (t traits) doubt(res *promql.Result, mixed bool) reason {
+// doubt returns why promql-engine's answer to a query with these traits, which
+// has read from a storage, is not to be trusted, or "".
+func (t traits) doubt(res *promql.Result, read *watched) reason {
 	switch {
-	case mixed:
+	case read.mixed.Load():
 		return reasonMixedTypes
+	case t.windows && read.notFinite.Load():
+		return reasonNotFinite
 	case errors.Is(res.Err, extlabels.ErrDuplicateLabelSet):
 		return reasonDuplicates
 	case res.Err != nil:

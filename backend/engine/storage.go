@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -54,10 +55,10 @@ func (s markedSet) Err() error {
 
 // watched is the storage as one query of promql-engine sees it. It notes
 // whether the query has read a series that changes between floats and native
-// histograms.
+// histograms, and whether it has read a float that is infinite or not a number.
 type watched struct {
 	storage.Queryable
-	mixed atomic.Bool
+	mixed, notFinite atomic.Bool
 }
 
 // Querier implements storage.Queryable.
@@ -113,7 +114,11 @@ func (it *watchedIterator) At() (int64, float64) {
 		it.floats = true
 		it.note()
 	}
-	return it.Iterator.At()
+	t, f := it.Iterator.At()
+	if f-f != 0 && !value.IsStaleNaN(f) {
+		it.query.notFinite.Store(true)
+	}
+	return t, f
 }
 
 // AtHistogram implements chunkenc.Iterator.

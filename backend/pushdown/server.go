@@ -191,7 +191,10 @@ func (s *Server) Run(ctx context.Context) error {
 	cut := time.AfterFunc(stopTimeout, srv.Stop)
 	defer cut.Stop()
 	srv.GracefulStop()
-	return <-failed
+	if err := <-failed; !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil // It was stopped before it began.
 }
 
 // Execute implements pushdownv1.PushdownServer.

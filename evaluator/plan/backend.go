@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/schema"
 )
 
 // Backend is one place that holds a slice of the data.
@@ -22,6 +23,9 @@ type Backend struct {
 	// and that the query API does not add them, as with the external labels
 	// of a plain Prometheus server. The plan then strips and adds them.
 	Virtual bool
+	// Shares means that the backend evaluates what the fragments of a batch have
+	// in common once, so that nothing is saved by making an answer of others.
+	Shares bool
 }
 
 // Holds tells whether the backend can have series that all matchers accept,
@@ -57,11 +61,12 @@ func validateBackend(b Backend) error {
 	if b.Name == "" {
 		errs = append(errs, errors.New("a backend has no name"))
 	}
-	for _, reserved := range []string{labels.MetricName, labels.BucketLabel, SiteLabel} {
-		if b.Partition.Has(reserved) {
-			errs = append(errs, fmt.Errorf("backend %q: %q cannot be a partition label", b.Name, reserved))
+	b.Partition.Range(func(l labels.Label) {
+		// PromQL's functions drop the labels that describe a metric.
+		if schema.IsMetadataLabel(l.Name) || l.Name == labels.BucketLabel || l.Name == SiteLabel {
+			errs = append(errs, fmt.Errorf("backend %q: %q cannot be a partition label", b.Name, l.Name))
 		}
-	}
+	})
 	return errors.Join(errs...)
 }
 

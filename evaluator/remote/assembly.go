@@ -244,6 +244,9 @@ func validLayout(h histogram.FloatHistogram) error {
 		return list
 	}
 	h.Count, h.ZeroCount = math.Abs(h.Count), math.Abs(h.ZeroCount)
+	if h.UsesCustomBuckets() && math.IsNaN(h.ZeroCount) {
+		h.ZeroCount = 0 // It is what division by 0 makes of no zero bucket.
+	}
 	h.PositiveBuckets, h.NegativeBuckets = absolute(h.PositiveBuckets), absolute(h.NegativeBuckets)
 	return h.Validate()
 }

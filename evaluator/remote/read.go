@@ -129,9 +129,14 @@ func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers 
 }
 
 // stored takes off the matchers that stored series cannot satisfy. The caller
-// asks only if the partition satisfies them.
+// asks only if the partition satisfies them. No matcher at all would select
+// nothing.
 func (r *Reader) stored(matchers []*labels.Matcher) []*labels.Matcher {
-	return slices.DeleteFunc(slices.Clone(matchers), func(m *labels.Matcher) bool { return r.partition.Has(m.Name) })
+	rest := slices.DeleteFunc(slices.Clone(matchers), func(m *labels.Matcher) bool { return r.partition.Has(m.Name) })
+	if slices.ContainsFunc(rest, func(m *labels.Matcher) bool { return !m.Matches("") }) {
+		return rest
+	}
+	return append(rest, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, ""))
 }
 
 // named says which backend an error is about.

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -131,11 +132,17 @@ func (p passed) Unwrap() error { return p.kind }
 // remarkPrefix is how remarks of an engine about a query begin.
 const remarkPrefix = "PromQL "
 
+// omitted says that there are more remarks than are shown.
+var omitted = regexp.MustCompile(`^\d+ more (warning|info) annotations omitted$`)
+
+// Omitted tells whether a remark is that there are more of them.
+func Omitted(remark string) bool { return omitted.MatchString(remark) }
+
 // addRemarks passes on what an engine remarks about a query. Any other warning
 // says that something was left out.
 func addRemarks(to *annotations.Annotations, texts []string) error {
 	for _, text := range texts {
-		if !strings.HasPrefix(text, remarkPrefix) {
+		if !strings.HasPrefix(text, remarkPrefix) && !Omitted(text) {
 			return partial(text)
 		}
 	}
@@ -147,10 +154,14 @@ func partial(warning string) error {
 	return errorf(KindBackend, "the answer may be partial: %s", excerpt([]byte(warning)))
 }
 
+// position is where in the fragment a remark points to, which is no place in
+// the query that the fragment was cut out of.
+var position = regexp.MustCompile(` \(\d+:\d+\)$`)
+
 // addAnnotations passes texts on with the kind that they begin with.
 func addAnnotations(to *annotations.Annotations, texts []string) {
 	for _, text := range texts {
-		p := passed{text: text}
+		p := passed{text: position.ReplaceAllString(text, "")}
 		for _, kind := range []error{
 			annotations.MixedFloatsHistogramsWarning, annotations.MixedExponentialCustomHistogramsWarning,
 			annotations.PromQLWarning, annotations.PromQLInfo,
