@@ -30,7 +30,7 @@ func BenchmarkPlan(b *testing.B) {
 		b.Run(fmt.Sprintf("virtual=%t", virtual), func(b *testing.B) {
 			var backends []plan.Backend
 			for _, p := range partitions {
-				backends = append(backends, plan.Backend{Name: p.name, Partition: labels.FromStrings("cluster", p.cluster), Virtual: virtual})
+				backends = append(backends, plan.Backend{Name: p.name, Partition: labels.FromStrings("cluster", p.labels["cluster"]), Virtual: virtual})
 			}
 			b.ReportAllocs()
 			for b.Loop() {
@@ -66,7 +66,7 @@ func BenchmarkMerge(b *testing.B) {
 	var series []promql.Series
 	for _, p := range partitions {
 		for i := range 3000 {
-			ls := labels.FromMap(map[string]string{"cluster": p.cluster, "instance": fmt.Sprint(i), "job": fmt.Sprint(i % 50)}).WithoutEmpty()
+			ls := labels.FromMap(map[string]string{"cluster": p.labels["cluster"], "instance": fmt.Sprint(i), "job": fmt.Sprint(i % 50)}).WithoutEmpty()
 			for _, name := range []string{"x", "y"} {
 				series = append(series, named(ls, name, []promql.FPoint{{T: slot.UnixMilli(), F: float64(i)}}))
 			}

@@ -268,7 +268,7 @@ func (g GRPCConfig) validate() error {
 func (c Config) backends() []plan.Backend {
 	list := make([]plan.Backend, len(c.Backends))
 	for i, b := range c.Backends {
-		list[i] = plan.Backend{Name: b.Name, Partition: labels.FromMap(b.PartitionLabels), Virtual: b.Virtual}
+		list[i] = plan.Backend{Name: b.Name, Partition: labels.FromMap(b.PartitionLabels), Virtual: b.Virtual, Shares: b.GRPC != nil}
 	}
 	return list
 }

@@ -31,13 +31,13 @@ func sampleData(rng *rand.Rand) []promql.Series {
 	for _, p := range partitions {
 		for _, job := range []string{"a", "b"} {
 			for _, instance := range []string{"0", "1", "2"} {
-				ls := labels.FromMap(map[string]string{"cluster": p.cluster, "job": job, "instance": instance}).WithoutEmpty()
+				ls := labels.FromMap(map[string]string{"cluster": p.labels["cluster"], "job": job, "instance": instance}).WithoutEmpty()
 				all = append(all, instanceData(rng, ls)...)
 			}
-			ls := labels.FromMap(map[string]string{"cluster": p.cluster, "job": job, "version": "v" + fmt.Sprint(rng.IntN(2))}).WithoutEmpty()
+			ls := labels.FromMap(map[string]string{"cluster": p.labels["cluster"], "job": job, "version": "v" + fmt.Sprint(rng.IntN(2))}).WithoutEmpty()
 			all = append(all, named(ls, "info_metric", gauge(rng, 1)))
 		}
-		if p.cluster == "west" {
+		if p.labels["cluster"] == "west" {
 			all = append(all, named(labels.FromStrings("cluster", "west", "job", "a"), "only_west", gauge(rng, 5)))
 		}
 	}
@@ -318,6 +318,7 @@ max by (job) (gauge) == max by (job) (gauge)
 sum(gauge) > sum(gauge2) or sum(gauge2)
 count(gauge{cluster="east"}) + count(gauge{cluster="west"})
 sum(gauge{cluster="east"}) + sum(gauge)
+count(info({cluster="east"}, {__name__="info_metric"}))
 `), "\n")
 
 func TestMain(m *testing.M) {

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
@@ -48,34 +47,7 @@ func (f *fleet) rangeDifference(t *testing.T, expr string) string {
 	ours, err := f.evaluator.QueryEngine().NewRangeQuery(ctx, nil, nil, expr, start, end, step)
 	require.NoError(t, err)
 	defer ours.Close()
-	want, got := reference.Exec(ctx), ours.Exec(ctx)
-	if want.Err != nil || got.Err != nil {
-		if (want.Err == nil) != (got.Err == nil) {
-			return fmt.Sprintf("want error %v, got %v", want.Err, got.Err)
-		}
-		return ""
-	}
-	return matrixDifference(want.Value.(promql.Matrix), got.Value.(promql.Matrix))
-}
-
-func matrixDifference(want, got promql.Matrix) string {
-	if len(want) != len(got) {
-		return fmt.Sprintf("want %d series, got %d:\n%s\n%s", len(want), len(got), want, got)
-	}
-	for i := range want {
-		w, g := want[i], got[i]
-		same := labels.Equal(w.Metric, g.Metric) && len(w.Floats) == len(g.Floats) && len(w.Histograms) == len(g.Histograms)
-		for n := 0; same && n < len(w.Floats); n++ {
-			same = w.Floats[n].T == g.Floats[n].T && almostEqual(w.Floats[n].F, g.Floats[n].F)
-		}
-		for n := 0; same && n < len(w.Histograms); n++ {
-			same = w.Histograms[n].T == g.Histograms[n].T && almostEqualHistograms(w.Histograms[n].H, g.Histograms[n].H)
-		}
-		if !same {
-			return fmt.Sprintf("want %s\ngot  %s", w, g)
-		}
-	}
-	return ""
+	return resultDifference(expr, reference.Exec(ctx), ours.Exec(ctx))
 }
 
 // TestPrometheusAPIOverTheEvaluator serves Prometheus' own API from an

@@ -294,7 +294,7 @@ func TestLongRawSeries(t *testing.T) {
 	}
 	var all []promql.Series
 	for _, p := range partitions {
-		all = append(all, promql.Series{Metric: labels.FromStrings(labels.MetricName, "long", "cluster", p.cluster).WithoutEmpty(), Floats: points})
+		all = append(all, promql.Series{Metric: labels.FromStrings(labels.MetricName, "long", "cluster", p.labels["cluster"]).WithoutEmpty(), Floats: points})
 	}
 	f := newFleet(t, overHTTP, all)
 	require.Empty(t, f.compare(t, []string{`quantile_over_time(scalar(sum(long)) * 0 + 0.5, long[1m])`, `sum(long)`}, slot))

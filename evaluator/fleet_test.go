@@ -3,37 +3,64 @@ package evaluator_test
 import (
 	"context"
 	"fmt"
-	"math"
+	"maps"
+	"net/http/httptest"
 	"net/url"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/config"
 	"github.com/prometheus/common/promslog"
-	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tocsin-rules/tocsin/backend"
+	"github.com/tocsin-rules/tocsin/backend/engine"
 	"github.com/tocsin-rules/tocsin/backend/pushdown"
 	"github.com/tocsin-rules/tocsin/evaluator"
 	"github.com/tocsin-rules/tocsin/evaluator/internal/promserver"
 )
 
-// partitions of every test fleet: the series of the last one lack the label.
-var partitions = []struct{ name, cluster string }{{"east", "east"}, {"west", "west"}, {"global", ""}}
+// partition is one backend of a fleet: its name and the labels of its series,
+// empty where they lack the label.
+type partition struct {
+	name   string
+	labels map[string]string
+}
+
+// holds tells whether a series belongs to the partition.
+func (p partition) holds(series labels.Labels) bool {
+	for name, value := range p.labels {
+		if series.Get(name) != value {
+			return false
+		}
+	}
+	return true
+}
+
+// partitions of the test fleets: the series of the last one lack the label.
+var partitions = []partition{
+	{"east", map[string]string{"cluster": "east"}},
+	{"west", map[string]string{"cluster": "west"}},
+	{"global", map[string]string{"cluster": ""}},
+}
 
 // mode is how a fleet is reached.
 type mode string
 
 const (
-	overHTTP    mode = "http"
+	// overHTTP: Prometheus' API over stored series with their partition labels.
+	overHTTP mode = "http"
+	// overVirtual: the same, but the stored series lack the partition labels.
 	overVirtual mode = "virtual"
-	overNative  mode = "native"
+	// overProcesses: as overVirtual, but each a real Prometheus server.
+	overProcesses mode = "processes"
+	// overNative: the embedded backend's protocol.
+	overNative mode = "native"
 )
 
 var modes = []mode{overHTTP, overVirtual, overNative}
@@ -50,67 +77,140 @@ type fleet struct {
 // newFleet distributes series by their cluster label.
 func newFleet(t testing.TB, m mode, series []promql.Series) *fleet {
 	t.Helper()
-	f := &fleet{engine: promserver.Engine(), whole: promserver.Storage(t), registry: prometheus.NewRegistry()}
+	return newFleetOf(t, m, partitions, series)
+}
+
+func newFleetOf(t testing.TB, m mode, parts []partition, series []promql.Series) *fleet {
+	t.Helper()
+	f := &fleet{engine: promserver.Engine(), whole: promserver.Storage(t)}
 	promserver.Append(t, f.whole, series)
-	cfg := evaluator.DefaultConfig()
-	for _, p := range partitions {
-		own := slices.DeleteFunc(slices.Clone(series), func(s promql.Series) bool { return s.Metric.Get("cluster") != p.cluster })
-		cfg.Backends = append(cfg.Backends, startBackend(t, m, p.name, p.cluster, own))
+	var configs []evaluator.BackendConfig
+	for _, p := range parts {
+		configs = append(configs, startPartition(t, m, p, series))
 	}
-	var err error
-	f.evaluator, err = evaluator.New(cfg, promslog.NewNopLogger(), f.registry)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, f.evaluator.Close()) })
+	f.evaluator, f.registry = evaluatorOf(t, configs)
 	return f
 }
 
+func evaluatorOf(t testing.TB, backends []evaluator.BackendConfig) (*evaluator.Evaluator, *prometheus.Registry) {
+	t.Helper()
+	cfg, reg := evaluator.DefaultConfig(), prometheus.NewRegistry()
+	cfg.Backends = backends
+	e, err := evaluator.New(cfg, promslog.NewNopLogger(), reg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Close()) })
+	return e, reg
+}
+
+// startBackend starts the backend of a cluster.
 func startBackend(t testing.TB, m mode, name, cluster string, series []promql.Series) evaluator.BackendConfig {
 	t.Helper()
+	return startPartition(t, m, partition{name, map[string]string{"cluster": cluster}}, series)
+}
+
+// startPartition starts the backend of one partition with those of the series
+// that belong there.
+func startPartition(t testing.TB, m mode, p partition, series []promql.Series) evaluator.BackendConfig {
+	t.Helper()
+	switch m {
+	case overNative:
+		return startEmbedded(t, p, own(p, series))
+	case overProcesses:
+		cfg := backendOf(t, p, startPrometheus(t, bare(p, own(p, series))))
+		cfg.Virtual = true
+		return cfg
+	}
 	db := promserver.Storage(t)
 	external := labels.EmptyLabels()
+	stored := own(p, series)
 	if m == overVirtual {
-		external = labels.FromStrings("cluster", cluster).WithoutEmpty()
-		for i, s := range series {
-			series[i].Metric = labels.NewBuilder(s.Metric).Del("cluster").Labels()
-		}
+		external = labels.FromMap(p.labels).WithoutEmpty()
+		stored = bare(p, stored)
 	}
-	promserver.Append(t, db, series)
-	cfg := backendConfig(t, name, cluster, promserver.Start(t, db, external))
+	promserver.Append(t, db, stored)
+	cfg := backendOf(t, p, promserver.Start(t, db, external))
 	cfg.Virtual = m == overVirtual
-	if m == overNative {
-		cfg.GRPC = &evaluator.GRPCConfig{Address: startPushdown(t, db)}
-	}
 	return cfg
 }
 
-func backendConfig(t testing.TB, name, cluster, base string) evaluator.BackendConfig {
-	t.Helper()
-	u, err := url.Parse(base)
-	require.NoError(t, err)
-	return evaluator.BackendConfig{
-		Name:             name,
-		PartitionLabels:  map[string]string{"cluster": cluster},
-		URL:              config.URL{URL: u},
-		HTTPClientConfig: config.DefaultHTTPClientConfig,
+// own are the series of a partition.
+func own(p partition, series []promql.Series) (list []promql.Series) {
+	for _, s := range series {
+		if p.holds(s.Metric) {
+			list = append(list, s)
+		}
 	}
+	return list
 }
 
-func startPushdown(t testing.TB, db *teststorage.TestStorage) (address string) {
+// bare takes the partition labels off series.
+func bare(p partition, series []promql.Series) []promql.Series {
+	list := slices.Clone(series)
+	for i, s := range list {
+		list[i].Metric = labels.NewBuilder(s.Metric).Del(slices.Collect(maps.Keys(p.labels))...).Labels()
+	}
+	return list
+}
+
+// startEmbedded runs the embedded backend: its store, API and pushdown server.
+func startEmbedded(t testing.TB, p partition, series []promql.Series) evaluator.BackendConfig {
 	t.Helper()
+	held := backend.Partition{Labels: labels.FromMap(p.labels).WithoutEmpty()}
+	for name, value := range p.labels {
+		if value == "" {
+			held.Absent = append(held.Absent, name)
+		}
+	}
+	reg, logger := prometheus.NewRegistry(), promslog.NewNopLogger()
+	store, err := backend.NewStore(backend.StoreConfig{Path: t.TempDir(), Partition: held, OutOfOrderWindow: outOfOrder}, reg, logger)
+	require.NoError(t, err)
+	run(t, store.Run)
+	require.Eventually(t, func() bool { return store.Ready() == nil }, time.Minute, time.Millisecond)
+	promserver.Append(t, store, series)
+	e := engine.New(engine.Config{}, reg, logger)
+	t.Cleanup(e.Wait)
 	s, err := pushdown.New(pushdown.Config{ListenAddress: "127.0.0.1:0"}, pushdown.Deps{
-		Engine: promserver.Engine(), Queryable: db, Ready: func() error { return nil },
-		Registry: prometheus.NewRegistry(), Logger: promslog.NewNopLogger(),
+		Engine: e, Queryable: store, Ready: store.Ready, Registry: reg, Logger: logger,
 	})
 	require.NoError(t, err)
 	require.NoError(t, s.Listen())
+	run(t, s.Run)
+	api := httptest.NewServer(backend.NewAPI(backend.APIConfig{}, store, e, reg, logger))
+	t.Cleanup(api.Close)
+	cfg := backendOf(t, p, api.URL)
+	cfg.GRPC = &evaluator.GRPCConfig{Address: s.Addr().String()}
+	return cfg
+}
+
+// outOfOrder lets tests write series one after the other.
+const outOfOrder = 100 * 365 * 24 * time.Hour
+
+// run runs a component until the test ends.
+func run(t testing.TB, component func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- component(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)
 	})
-	return s.Addr().String()
+}
+
+func backendConfig(t testing.TB, name, cluster, base string) evaluator.BackendConfig {
+	t.Helper()
+	return backendOf(t, partition{name, map[string]string{"cluster": cluster}}, base)
+}
+
+func backendOf(t testing.TB, p partition, base string) evaluator.BackendConfig {
+	t.Helper()
+	u, err := url.Parse(base)
+	require.NoError(t, err)
+	return evaluator.BackendConfig{
+		Name:             p.name,
+		PartitionLabels:  p.labels,
+		URL:              config.URL{URL: u},
+		HTTPClientConfig: config.DefaultHTTPClientConfig,
+	}
 }
 
 // expected is what Prometheus says about the whole.
@@ -154,79 +254,4 @@ func (f *fleet) compareQueries(t testing.TB, queries []evaluator.Query, ts time.
 		}
 	}
 	return differences
-}
-
-func difference(expr string, want promql.Vector, wantErr error, got evaluator.Result) string {
-	switch {
-	case wantErr != nil && got.Err != nil:
-		return ""
-	case wantErr != nil && isClash(expr, wantErr):
-		return ""
-	case wantErr != nil:
-		return fmt.Sprintf("want error %s, got %d samples\n", wantErr, len(got.Vector))
-	case got.Err != nil:
-		return fmt.Sprintf("want %d samples, got error %s\n", len(want), got.Err)
-	}
-	var b strings.Builder
-	rest := slices.Clone(got.Vector)
-	for _, w := range want {
-		i := slices.IndexFunc(rest, func(s promql.Sample) bool { return labels.Equal(s.Metric, w.Metric) })
-		switch {
-		case i < 0:
-			fmt.Fprintf(&b, "missing %s\n", w)
-			continue
-		case !equalSamples(w, rest[i]):
-			fmt.Fprintf(&b, "want %s, got %s\n", w, rest[i])
-		}
-		rest = slices.Delete(rest, i, i+1)
-	}
-	for _, r := range rest {
-		fmt.Fprintf(&b, "surplus %s\n", r)
-	}
-	return b.String()
-}
-
-// isClash recognises the one known difference, which package plan describes:
-// Prometheus reports a clash in one operand of a join that cannot have a
-// partner, and a backend that lacks the partners does not.
-func isClash(expr string, err error) bool {
-	joins := false
-	for _, operator := range []string{" + ", " - ", " * ", " / ", " > ", " == ", " < ", " and ", " unless ", " or "} {
-		joins = joins || strings.Contains(expr, operator)
-	}
-	return joins && (strings.Contains(err.Error(), "many-to-many matching not allowed") || strings.Contains(err.Error(), "same labelset"))
-}
-
-func equalSamples(a, b promql.Sample) bool {
-	if a.T != b.T || (a.H == nil) != (b.H == nil) {
-		return false
-	}
-	if a.H == nil {
-		return almostEqual(a.F, b.F)
-	}
-	return almostEqualHistograms(a.H, b.H)
-}
-
-func almostEqualHistograms(a, b *histogram.FloatHistogram) bool {
-	if !almostEqual(a.Count, b.Count) || !almostEqual(a.Sum, b.Sum) || !almostEqual(a.ZeroCount, b.ZeroCount) {
-		return false
-	}
-	ai, bi := a.Copy().Compact(0).AllBucketIterator(), b.Copy().Compact(0).AllBucketIterator()
-	for ai.Next() {
-		if !bi.Next() || ai.At().Lower != bi.At().Lower || !almostEqual(ai.At().Count, bi.At().Count) {
-			return false
-		}
-	}
-	return !bi.Next()
-}
-
-// almostEqual permits what another order of summation changes.
-func almostEqual(a, b float64) bool {
-	if math.IsNaN(a) || math.IsNaN(b) {
-		return math.IsNaN(a) && math.IsNaN(b)
-	}
-	if a == b {
-		return true
-	}
-	return math.Abs(a-b) <= 1e-9*math.Max(math.Abs(a), math.Abs(b)) || math.Abs(a-b) < 1e-12
 }

@@ -138,8 +138,8 @@ func TestLimitsAreThoseOfOneTenant(t *testing.T) {
 	cfg := evaluator.DefaultConfig()
 	cfg.MaxSamples = 20
 	for _, p := range partitions {
-		own := tenantData(rand.New(rand.NewPCG(1, 1)))
-		cfg.Backends = append(cfg.Backends, startBackend(t, overNative, p.name, p.cluster, inCluster(own, p.cluster)))
+		all := tenantData(rand.New(rand.NewPCG(1, 1)))
+		cfg.Backends = append(cfg.Backends, startBackend(t, overNative, p.name, p.labels["cluster"], all))
 	}
 	reg := prometheus.NewRegistry()
 	e, err := evaluator.New(cfg, promslog.NewNopLogger(), reg)
@@ -152,22 +152,13 @@ func TestLimitsAreThoseOfOneTenant(t *testing.T) {
 	require.Equal(t, 3., counterValue(t, reg, "tocsin_evaluator_unfolded_queries_total", "limit"))
 }
 
-func inCluster(series []promql.Series, cluster string) (own []promql.Series) {
-	for _, s := range series {
-		if s.Metric.Get("cluster") == cluster {
-			own = append(own, s)
-		}
-	}
-	return own
-}
-
 // TestSlowFoldLeavesTime: a fold that gets no answer ends early enough for
 // each of its members.
 func TestSlowFoldLeavesTime(t *testing.T) {
 	t.Parallel()
 	cfg := evaluator.DefaultConfig()
 	cfg.Timeout = model.Duration(2 * time.Second)
-	east := startBackend(t, overHTTP, "east", "east", inCluster(tenantData(rand.New(rand.NewPCG(1, 1))), "east"))
+	east := startBackend(t, overHTTP, "east", "east", tenantData(rand.New(rand.NewPCG(1, 1))))
 	proxy := httputil.NewSingleHostReverseProxy(east.URL.URL)
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

@@ -91,6 +91,8 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 			return outcome{raw: rawJSONHistogram}
 		case m.plan.Fragments[f].Summed && leftOut(answer.Warnings):
 			return outcome{raw: rawMixedTypes}
+		case m.plan.Fragments[f].Averaged && overflows(answer.Value):
+			return outcome{raw: rawOverflow}
 		case answer.Err != nil:
 			o.err = answer.Err
 		}
@@ -106,13 +108,30 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 	return m.local(ctx, q, o)
 }
 
-// leftOut tells whether a backend left a group out of a sum.
+// leftOut tells whether a backend left a group out of a sum, or may have since
+// it does not show all its remarks.
 func leftOut(ws annotations.Annotations) bool {
 	for text, w := range ws {
-		if errors.Is(w, annotations.MixedExponentialCustomHistogramsWarning) ||
+		if errors.Is(w, annotations.MixedExponentialCustomHistogramsWarning) || remote.Omitted(text) ||
 			strings.HasPrefix(text, annotations.MixedFloatsHistogramsWarning.Error()+" aggregation") {
 			return true
 		}
+	}
+	return false
+}
+
+// overflows tells whether a sum is, or adds up with others to, more than a
+// float can hold. Prometheus has another way to a mean then.
+func overflows(v parser.Value) bool {
+	const most = math.MaxFloat64 / (1 << 20)
+	huge := func(f float64) bool { return f > most || f < -most }
+	switch v := v.(type) {
+	case promql.Vector:
+		return slices.ContainsFunc(v, func(s promql.Sample) bool { return huge(s.F) })
+	case promql.Matrix:
+		return slices.ContainsFunc(v, func(s promql.Series) bool {
+			return slices.ContainsFunc(s.Floats, func(p promql.FPoint) bool { return huge(p.F) })
+		})
 	}
 	return false
 }

@@ -17,6 +17,8 @@ const (
 	// rawMixedTypes: a part of a sum was left out by its backend because
 	// floats and native histograms, or histograms of different kinds, met.
 	rawMixedTypes = "mixed_types"
+	// rawOverflow: a sum of which a mean is made is more than a float can hold.
+	rawOverflow = "overflow"
 	// rolledUpFailed: the query was to be answered from what another one asked
 	// for, and that failed.
 	rolledUpFailed = "rolled_up"
@@ -94,7 +96,7 @@ func (m *metrics) initialise(backends []plan.Backend) {
 	for _, kind := range remote.Kinds() {
 		m.unfolded.WithLabelValues(string(kind))
 	}
-	for _, reason := range []string{rawJSONHistogram, rawMixedTypes, rolledUpFailed} {
+	for _, reason := range []string{rawJSONHistogram, rawMixedTypes, rawOverflow, rolledUpFailed} {
 		m.again.WithLabelValues(reason)
 	}
 }

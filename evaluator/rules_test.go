@@ -167,7 +167,7 @@ func (v vocabulary) series(rng *rand.Rand) []promql.Series {
 	for _, metric := range metrics {
 		for _, p := range partitions {
 			for range 3 {
-				ls := v.labels(rng, metric, p.cluster)
+				ls := v.labels(rng, metric, p.labels["cluster"])
 				if !seen[ls.String()] {
 					seen[ls.String()] = true
 					all = append(all, promql.Series{Metric: ls, Floats: counter(rng)})

@@ -28,10 +28,12 @@ type placer struct {
 	index   int
 	current *QueryPlan
 
-	// rollups are aggregations that answer others; asked, if set, collects
-	// what may be one.
-	rollups groupings
-	asked   groupings
+	// others is what the queries ask for each by itself; asked, if set,
+	// collects that.
+	others *asks
+	asked  *asks
+	// composing is set below an expression that is made of what others ask for.
+	composing bool
 }
 
 func newPlacer(backends []Backend, opts Options) *placer {
@@ -90,6 +92,9 @@ func (p *placer) pushed(expr parser.Expr, w Window) (parser.Expr, bool) {
 	f := p.facts(expr)
 	if len(f.backends) == 0 || (len(f.backends) > 1 && !f.separable) {
 		return nil, false
+	}
+	if composed, ok := p.compose(expr, w); ok {
+		return composed, true
 	}
 	return p.answer(expr, f.backends, cut{window: w})
 }
@@ -186,8 +191,8 @@ func siteSelector(site int) *parser.VectorSelector {
 // cut is how an expression is cut out of its query.
 type cut struct {
 	window Window
-	// summed: see Fragment.Summed.
-	summed bool
+	// summed and averaged: see Fragment.
+	summed, averaged bool
 }
 
 // site makes expr a fragment of each of the backends. It is not ok if one of
@@ -209,7 +214,7 @@ func (p *placer) site(expr parser.Expr, backends []int, c cut) (site int, ok boo
 	partitioned := p.facts(expr).separable
 	fragments := make([]int, len(backends))
 	for i, b := range backends {
-		fragments[i] = p.fragment(fragmentKey{b, texts[i], c.window, partitioned}, c.summed)
+		fragments[i] = p.fragment(fragmentKey{b, texts[i], c.window, partitioned}, c)
 	}
 	return p.register(fragments, c.window), true
 }
@@ -226,7 +231,7 @@ func (p *placer) text(expr parser.Expr, b Backend) (string, error) {
 	return expr.String(), nil
 }
 
-func (p *placer) fragment(key fragmentKey, summed bool) int {
+func (p *placer) fragment(key fragmentKey, c cut) int {
 	i, known := p.fragments[key]
 	if !known {
 		i = len(p.plan.Fragments)
@@ -236,7 +241,7 @@ func (p *placer) fragment(key fragmentKey, summed bool) int {
 		})
 	}
 	f := &p.plan.Fragments[i]
-	f.Summed = f.Summed || summed
+	f.Summed, f.Averaged = f.Summed || c.summed, f.Averaged || c.averaged
 	if n := len(f.Consumers); n == 0 || f.Consumers[n-1] != p.index {
 		f.Consumers = append(f.Consumers, p.index)
 	}

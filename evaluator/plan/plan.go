@@ -75,6 +75,9 @@ type Fragment struct {
 	// native histograms; if its warnings speak of that, the query has to be
 	// evaluated from raw series.
 	Summed bool
+	// Averaged marks a sum that is divided by a count. If it overflows, the
+	// query has to be evaluated from raw series, where Prometheus does not sum.
+	Averaged bool
 	// Partitioned means that every series of the answer carries the partition
 	// labels of the backend. If one does not, the backend is not what its
 	// configuration says.
@@ -103,8 +106,9 @@ type QueryPlan struct {
 	// Sites that Local refers to, and the fragments behind them, ascending.
 	Sites     []int
 	Fragments []int
-	// RolledUp means that part of the answer is made of a finer grouping, which
-	// another query asks for and which may fail where the coarser would not.
+	// RolledUp means that part of the answer is made of what another query asks
+	// for, a finer grouping or a part, which may fail where the query itself would
+	// not.
 	RolledUp bool
 	// Notes say what is not pushed down and why.
 	Notes []Note
@@ -127,16 +131,17 @@ type Plan struct {
 // changed. Faults of an expression are in the Err of its QueryPlan.
 //
 // If a query then asks a backend for a finer grouping of what another one asks
-// for, the batch is planned again with the coarser made of the finer.
+// for, or for a part of it, the batch is planned again with the coarser made of
+// the finer and the whole of its parts.
 func New(queries []Query, backends []Backend, opts Options) *Plan {
 	p := newPlacer(backends, opts)
-	p.asked = groupings{}
+	p.asked = newAsks()
 	p.batch(queries)
-	if len(queries) == 1 || opts.Alone || !p.asked.useful() {
+	if len(queries) == 1 || opts.Alone || !p.useful(p.asked) {
 		return p.plan
 	}
 	again := newPlacer(backends, opts)
-	again.rollups = p.asked
+	again.others = p.asked
 	again.batch(queries)
 	return again.plan
 }

@@ -52,6 +52,7 @@ func parseBackends(t *testing.T, input string) []Backend {
 		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		b := Backend{Name: name}
 		rest, b.Virtual = strings.CutPrefix(rest, "virtual ")
+		rest, b.Shares = strings.CutPrefix(rest, "shares ")
 		b.Partition = parseLabels(t, rest)
 		backends = append(backends, b)
 	}

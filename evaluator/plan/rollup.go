@@ -16,9 +16,8 @@ type rollup struct {
 // groups are aggregated further here instead of reading the series again.
 type groupings map[rollup][]*parser.AggregateExpr
 
-func (g groupings) add(expr parser.Expr, w Window) {
-	e, ok := unwrap(expr).(*parser.AggregateExpr)
-	if !ok || e.Without || further(e) == 0 {
+func (g groupings) add(e *parser.AggregateExpr, w Window) {
+	if e.Without || further(e) == 0 {
 		return
 	}
 	r := rollup{e.Op, unwrap(e.Expr).String(), w}
@@ -49,10 +48,9 @@ func (g groupings) useful() bool {
 	return false
 }
 
-// finer is the aggregation that expr can be made of, nil if there is none.
-func (g groupings) finer(expr parser.Expr, w Window) *parser.AggregateExpr {
-	e, ok := expr.(*parser.AggregateExpr)
-	if !ok || e.Without || further(e) == 0 || len(g) == 0 {
+// finer is the aggregation that e can be made of, nil if there is none.
+func (g groupings) finer(e *parser.AggregateExpr, w Window) *parser.AggregateExpr {
+	if e.Without || further(e) == 0 || len(g) == 0 {
 		return nil
 	}
 	return finest(g[rollup{e.Op, unwrap(e.Expr).String(), w}], e)
@@ -70,14 +68,22 @@ func finest(list []*parser.AggregateExpr, e *parser.AggregateExpr) (best *parser
 	return best
 }
 
+func (p *placer) finer(expr parser.Expr, w Window) *parser.AggregateExpr {
+	e, ok := expr.(*parser.AggregateExpr)
+	if !ok || p.others == nil {
+		return nil
+	}
+	return p.others.groupings.finer(e, w)
+}
+
 // answer is what stands locally for expr, which the backends can answer: a
 // site of its own, or a finer grouping's aggregated further. It is not ok if a
 // backend cannot be asked.
 func (p *placer) answer(expr parser.Expr, backends []int, c cut) (parser.Expr, bool) {
 	expr = unwrap(expr)
-	if f := p.rollups.finer(expr, c.window); f != nil {
+	if f := p.finer(expr, c.window); f != nil {
 		e := expr.(*parser.AggregateExpr)
-		if site, ok := p.site(f, backends, cut{c.window, e.Op == parser.SUM}); ok {
+		if site, ok := p.site(f, backends, cut{c.window, e.Op == parser.SUM, c.averaged}); ok {
 			p.current.RolledUp = true
 			local := *e
 			local.Op, local.Expr = further(e), siteSelector(site)

@@ -14,9 +14,9 @@ import (
 // What is exact, also where a backend's series lack the partition labels: each
 // part's groups are those of the whole restricted to one backend, so min, max,
 // group and count are exact, sum and avg up to the order of summation, topk
-// and bottomk up to the choice among equal values, which PromQL leaves open.
-// limitk chooses by the order of all series; quantile, stddev and stdvar need
-// every value: their argument is moved instead.
+// and bottomk up to the choice among equal values, limitk up to its choice,
+// which PromQL leaves open. quantile needs every value: its argument is moved
+// instead.
 func (p *placer) split(e *parser.AggregateExpr, w Window) (parser.Expr, bool) {
 	arg := p.facts(e.Expr)
 	if !arg.separable || p.param(e).reads {
@@ -28,10 +28,12 @@ func (p *placer) split(e *parser.AggregateExpr, w Window) (parser.Expr, bool) {
 		return s.halves(e, parser.SUM)
 	case parser.COUNT:
 		return s.halves(e, parser.SUM)
-	case parser.MIN, parser.MAX, parser.GROUP, parser.TOPK, parser.BOTTOMK:
+	case parser.MIN, parser.MAX, parser.GROUP, parser.TOPK, parser.BOTTOMK, parser.LIMITK:
 		return s.halves(e, e.Op)
 	case parser.AVG:
 		return s.mean(e)
+	case parser.STDDEV, parser.STDVAR:
+		return s.variance(e)
 	case parser.COUNT_VALUES:
 		return s.countValues(e)
 	}
@@ -42,13 +44,15 @@ type splitter struct {
 	*placer
 	backends []int
 	window   Window
+	// averaged: see Fragment.Averaged.
+	averaged bool
 }
 
 // halves makes the local half of e by op out of remote halves by e's own.
 func (s *splitter) halves(e *parser.AggregateExpr, op parser.ItemType) (parser.Expr, bool) {
 	remote := *e
 	remote.Grouping = s.remoteGrouping(e)
-	parts, ok := s.answer(&remote, s.backends, cut{window: s.window, summed: e.Op == parser.SUM})
+	parts, ok := s.answer(&remote, s.backends, cut{window: s.window, summed: e.Op == parser.SUM, averaged: s.averaged})
 	if !ok {
 		return nil, false
 	}
@@ -62,6 +66,7 @@ func (s *splitter) halves(e *parser.AggregateExpr, op parser.ItemType) (parser.E
 func (s *splitter) mean(e *parser.AggregateExpr) (parser.Expr, bool) {
 	sum, count := *e, *e
 	sum.Op, count.Op = parser.SUM, parser.COUNT
+	s.averaged = true
 	sums, ok := s.halves(&sum, parser.SUM)
 	if !ok {
 		return nil, false

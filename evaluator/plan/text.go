@@ -33,13 +33,16 @@ const (
 	// ReasonUnsupported: a backend cannot be asked, because its answer could
 	// not be given partition labels exactly.
 	ReasonUnsupported Reason = "unsupported"
+	// ReasonShared: what the expression reads is asked for by other queries
+	// anyway, so it is made of their answers.
+	ReasonShared Reason = "shared"
 )
 
 // Reasons are all reason codes, for metrics.
 func Reasons() []Reason {
 	return []Reason{
 		ReasonRaw, ReasonRawSelector, ReasonInfo, ReasonAggregation, ReasonMatching,
-		ReasonParameter, ReasonPartitionLabel, ReasonUnsupported,
+		ReasonParameter, ReasonPartitionLabel, ReasonUnsupported, ReasonShared,
 	}
 }
 

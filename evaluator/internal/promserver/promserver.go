@@ -45,21 +45,30 @@ func Storage(t testing.TB) *teststorage.TestStorage {
 	return db
 }
 
-// Append writes series; each has a float or a histogram for every sample.
+// Append writes series, the samples of each in the order of their times.
 func Append(t testing.TB, db storage.Appendable, series []promql.Series) {
 	t.Helper()
 	app := db.Appender(context.Background())
 	for _, s := range series {
-		for _, p := range s.Floats {
-			_, err := app.Append(0, s.Metric, p.T, p.F)
-			require.NoError(t, err, "append to %s", s.Metric)
-		}
+		floats := s.Floats
 		for _, p := range s.Histograms {
+			for ; len(floats) > 0 && floats[0].T < p.T; floats = floats[1:] {
+				appendFloat(t, app, s.Metric, floats[0])
+			}
 			_, err := app.AppendHistogram(0, s.Metric, p.T, nil, p.H)
 			require.NoError(t, err, "append to %s", s.Metric)
 		}
+		for _, p := range floats {
+			appendFloat(t, app, s.Metric, p)
+		}
 	}
 	require.NoError(t, app.Commit())
+}
+
+func appendFloat(t testing.TB, app storage.Appender, metric labels.Labels, p promql.FPoint) {
+	t.Helper()
+	_, err := app.Append(0, metric, p.T, p.F)
+	require.NoError(t, err, "append to %s", metric)
 }
 
 // Handler is the API, remote read included, over db. External labels are those
