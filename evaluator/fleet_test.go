@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 
@@ -167,19 +168,26 @@ func startEmbedded(t testing.TB, p partition, series []promql.Series) evaluator.
 	run(t, store.Run)
 	require.Eventually(t, func() bool { return store.Ready() == nil }, time.Minute, time.Millisecond)
 	promserver.Append(t, store, series)
+	api := httptest.NewServer(backend.NewAPI(backend.APIConfig{}, store, engine.New(engine.Config{}, reg, logger), reg, logger))
+	t.Cleanup(api.Close)
+	cfg := backendOf(t, p, api.URL)
+	cfg.GRPC = &evaluator.GRPCConfig{Address: startPushdown(t, store)}
+	return cfg
+}
+
+// startPushdown serves the pushdown protocol over any storage.
+func startPushdown(t testing.TB, data storage.Queryable) (address string) {
+	t.Helper()
+	reg, logger := prometheus.NewRegistry(), promslog.NewNopLogger()
 	e := engine.New(engine.Config{}, reg, logger)
 	t.Cleanup(e.Wait)
 	s, err := pushdown.New(pushdown.Config{ListenAddress: "127.0.0.1:0"}, pushdown.Deps{
-		Engine: e, Queryable: store, Ready: store.Ready, Registry: reg, Logger: logger,
+		Engine: e, Queryable: data, Ready: func() error { return nil }, Registry: reg, Logger: logger,
 	})
 	require.NoError(t, err)
 	require.NoError(t, s.Listen())
 	run(t, s.Run)
-	api := httptest.NewServer(backend.NewAPI(backend.APIConfig{}, store, e, reg, logger))
-	t.Cleanup(api.Close)
-	cfg := backendOf(t, p, api.URL)
-	cfg.GRPC = &evaluator.GRPCConfig{Address: s.Addr().String()}
-	return cfg
+	return s.Addr().String()
 }
 
 // outOfOrder lets tests write series one after the other.

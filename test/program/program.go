@@ -55,6 +55,12 @@ func KubeAPIServer() Program {
 	}
 }
 
+// Prometheus is the server of the version that the product is built from,
+// without service discovery and web page.
+func Prometheus() Program {
+	return Program{Module: "prometheus", Package: "github.com/prometheus/prometheus/cmd/prometheus", Tags: []string{"remove_all_sd"}}
+}
+
 // Build returns the path of the program's binary, which is built unless it has
 // been before. With -short the test is skipped.
 func (p Program) Build(t testing.TB) string {
