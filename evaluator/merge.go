@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/model/value"
@@ -125,12 +126,14 @@ func leftOut(ws annotations.Annotations) bool {
 func overflows(v parser.Value) bool {
 	const most = math.MaxFloat64 / (1 << 20)
 	huge := func(f float64) bool { return f > most || f < -most }
+	hugeHistogram := func(h *histogram.FloatHistogram) bool { return h != nil && (huge(h.Count) || huge(h.Sum)) }
 	switch v := v.(type) {
 	case promql.Vector:
-		return slices.ContainsFunc(v, func(s promql.Sample) bool { return huge(s.F) })
+		return slices.ContainsFunc(v, func(s promql.Sample) bool { return huge(s.F) || hugeHistogram(s.H) })
 	case promql.Matrix:
 		return slices.ContainsFunc(v, func(s promql.Series) bool {
-			return slices.ContainsFunc(s.Floats, func(p promql.FPoint) bool { return huge(p.F) })
+			return slices.ContainsFunc(s.Floats, func(p promql.FPoint) bool { return huge(p.F) }) ||
+				slices.ContainsFunc(s.Histograms, func(p promql.HPoint) bool { return hugeHistogram(p.H) })
 		})
 	}
 	return false

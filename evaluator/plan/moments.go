@@ -17,14 +17,15 @@ import (
 // exactly 0, as rules expect that compare it with 0: the mean of a part without
 // variance is one of its values, not their quotient.
 func (s *splitter) variance(e *parser.AggregateExpr) (parser.Expr, bool) {
-	// sgn and clamp leave out histograms, as stdvar and min do.
-	everything := parser.Expressions{e.Expr, &parser.NumberLiteral{Val: math.Inf(-1)}, &parser.NumberLiteral{Val: math.Inf(1)}}
+	// No float equals NaN, NaN included; the comparison leaves out histograms,
+	// as stdvar and min do.
+	floats := &parser.BinaryExpr{Op: parser.NEQ, LHS: &parser.ParenExpr{Expr: e.Expr}, RHS: &parser.NumberLiteral{Val: math.NaN()}}
 	parts := []struct {
 		op   parser.ItemType
 		expr parser.Expr
 	}{
-		{parser.COUNT, call("sgn", e.Expr)},
-		{parser.AVG, call("clamp", everything...)},
+		{parser.COUNT, floats},
+		{parser.AVG, floats},
 		{parser.MIN, e.Expr},
 		{parser.STDVAR, e.Expr},
 	}

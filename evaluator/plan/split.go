@@ -58,6 +58,11 @@ func (s *splitter) halves(e *parser.AggregateExpr, op parser.ItemType) (parser.E
 	}
 	local := *e
 	local.Op, local.Expr = op, parts
+	if rolled, ok := parts.(*parser.AggregateExpr); ok {
+		// In two steps, a group of the first one that mixes floats and native
+		// histograms would be left out, not the whole group.
+		local.Expr = rolled.Expr
+	}
 	return &local, true
 }
 

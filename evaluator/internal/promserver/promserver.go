@@ -73,7 +73,7 @@ func appendFloat(t testing.TB, app storage.Appender, metric labels.Labels, p pro
 
 // Handler is the API, remote read included, over db. External labels are those
 // that remote read adds.
-func Handler(db *teststorage.TestStorage, engine promql.QueryEngine, external labels.Labels) http.Handler {
+func Handler(db storage.SampleAndChunkQueryable, engine promql.QueryEngine, external labels.Labels) http.Handler {
 	cfg := config.DefaultConfig
 	cfg.GlobalConfig.ExternalLabels = external
 	return handler(db, engine, cfg)
@@ -104,6 +104,12 @@ func API(engine promql.QueryEngine, data storage.SampleAndChunkQueryable) http.H
 
 // Start serves the API of db and returns its base URL.
 func Start(t testing.TB, db *teststorage.TestStorage, external labels.Labels) string {
+	t.Helper()
+	return StartOver(t, db, external)
+}
+
+// StartOver is Start over any storage.
+func StartOver(t testing.TB, db storage.SampleAndChunkQueryable, external labels.Labels) string {
 	t.Helper()
 	s := httptest.NewServer(Handler(db, Engine(), external))
 	t.Cleanup(s.Close)
