@@ -24,6 +24,9 @@ const (
 	// reasonFirst: promql-engine drops the metric's name in first_over_time of a
 	// subquery, which Prometheus keeps.
 	reasonFirst reason = "first_over_time"
+	// reasonQuantile: promql-engine answers NaN for a quantile below 0 or above 1
+	// of a classic histogram without +Inf bucket, where Prometheus is infinite.
+	reasonQuantile reason = "quantile"
 )
 
 // Known once promql-engine has answered; the query then runs again.
@@ -44,7 +47,7 @@ const (
 )
 
 var allReasons = []reason{
-	reasonUnimplemented, reasonExtendedRange, reasonSort, reasonFirst,
+	reasonUnimplemented, reasonExtendedRange, reasonSort, reasonFirst, reasonQuantile,
 	reasonHistogramDifference, reasonMixedTypes, reasonNotFinite, reasonDuplicates,
 }
 
@@ -77,6 +80,10 @@ func (t *traits) add(node parser.Node) {
 		switch n.Func.Name {
 		case "sort", "sort_desc":
 			t.reason = reasonSort
+		case "histogram_quantile":
+			if q, ok := n.Args[0].(*parser.NumberLiteral); !ok || !(q.Val >= 0 && q.Val <= 1) {
+				t.reason = reasonQuantile
+			}
 		case "first_over_time":
 			if _, ok := n.Args[0].(*parser.SubqueryExpr); ok {
 				t.reason = reasonFirst
