@@ -170,6 +170,9 @@ func (o *outbox) Write(_ context.Context, units []write.Unit) []write.Result {
 	return make([]write.Result, len(units))
 }
 
+// Where implements ruler.Writer: all of it goes to one backend.
+func (o *outbox) Where(units []write.Unit) []string { return make([]string, len(units)) }
+
 // Send implements ruler.Notifier.
 func (o *outbox) Send(_ string, notifications ...alert.Notification) {
 	for _, n := range notifications {
