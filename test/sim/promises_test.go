@@ -59,7 +59,6 @@ func (w *world) runners() map[string][]string {
 	for _, m := range alive {
 		for _, s := range m.Status() {
 			all[s.Group.Key] = append(all[s.Group.Key], m.name)
-			w.forgotten[s.Group.Key] = w.forgotten[s.Group.Key] || s.From == "backend"
 		}
 	}
 	return all
@@ -145,7 +144,7 @@ func (w *world) missing(to time.Time) []string {
 			for _, kind := range []string{"walk", "chained", "churn"} {
 				record := fmt.Sprintf("%s_%02d", kind, i)
 				faults = append(faults, b.compareValues(record, backendOf(i), slot)...)
-				if kind == "churn" && !w.forgotten[g.Key] {
+				if kind == "churn" {
 					faults = append(faults, b.compareEnd(record, backendOf(i), slot)...)
 				}
 			}

@@ -52,9 +52,6 @@ type world struct {
 	sent     []alert.Notification
 	// faults are promises broken so far.
 	faults []string
-	// forgotten are groups whose state no member had any more: which series
-	// they recorded last is not known then, and not marked as ended.
-	forgotten map[string]bool
 	// calm is since when nothing happens.
 	calm time.Time
 	// unowned is since when a group runs nowhere although it could.
@@ -101,7 +98,7 @@ type member struct {
 func newWorld(ctx context.Context, t *testing.T, s script) *world {
 	w := &world{
 		t: t, ctx: ctx, careful: s.careful, seed: s.seed, drawn: map[string]uint64{}, members: map[string]*member{}, cut: map[[2]string]bool{},
-		groups: groupsOf(s.groups, 0), unowned: map[string]time.Time{}, forgotten: map[string]bool{}, calm: time.Now(),
+		groups: groupsOf(s.groups, 0), unowned: map[string]time.Time{}, calm: time.Now(),
 	}
 	for i := range w.backends {
 		w.backends[i].data = map[string]*series{}
