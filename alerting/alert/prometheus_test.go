@@ -27,13 +27,14 @@ import (
 	"github.com/tocsin-rules/tocsin/alerting/alert"
 )
 
-var sequences = flag.Uint64("sequences", 1500, "number of generated sequences to compare with Prometheus' rules package")
+var sequences = flag.Uint64("sequences", 400, "number of generated sequences to compare with Prometheus' rules package")
 
-// TestSameAsPrometheus runs generated rules over generated results, slot by
-// slot, here and in Prometheus' rules package: states, recorded samples and
-// notifications are equal. Not compared are the differences on purpose: a
-// sequence ends where a limit is exceeded, and slots whose evaluation fails send
-// nothing.
+// TestSameAsPrometheus runs groups of generated rules over generated results,
+// slot by slot, here and in Prometheus' rules package: states, recorded samples
+// and notifications are equal. In between rules are edited, moved, dropped and
+// added, and now and then ours move to another member. Not compared are the
+// differences on purpose, which are in differences_test.go: a sequence ends where
+// a limit is exceeded, and slots whose evaluation fails send nothing.
 func TestSameAsPrometheus(t *testing.T) {
 	t.Parallel()
 	metrics := rules.NewGroupMetrics(nil)
@@ -57,13 +58,15 @@ var (
 	external    = labels.FromStrings("fleet", "test", "severity", "external")
 )
 
-// world is one rule in both implementations, and the data it sees.
+// world is one group in both implementations, and the data it sees.
 type world struct {
-	rnd   *rand.Rand
-	rule  alert.Rule
-	state alert.State
-	now   time.Time
-	trace trace
+	rnd     *rand.Rand
+	metrics *rules.Metrics
+	group   alert.Rule // what the rules of the group have in common
+	rules   []alert.Rule
+	states  []alert.State
+	now     time.Time
+	trace   trace
 
 	series []labels.Labels
 	up     []bool
@@ -76,48 +79,110 @@ type world struct {
 }
 
 func newWorld(rnd *rand.Rand, metrics *rules.Metrics) *world {
-	w := &world{rnd: rnd, rule: randomRule(rnd), now: base.Add(time.Duration(rnd.Int64N(int64(time.Minute))))}
+	w := &world{rnd: rnd, metrics: metrics, now: base.Add(time.Duration(rnd.Int64N(int64(time.Minute))))}
+	w.group = randomGroup(rnd)
+	for range 1 + rnd.IntN(3) {
+		w.rules = append(w.rules, w.randomRule())
+	}
+	w.states = make([]alert.State, len(w.rules))
 	for i := range 1 + rnd.IntN(5) {
 		w.series = append(w.series, randomSeries(rnd, i))
 		w.up = append(w.up, rnd.IntN(2) == 0)
 	}
+	w.theirs = w.newTheirs()
+	return w
+}
+
+// newTheirs is the group as it is now, in Prometheus.
+func (w *world) newTheirs() *rules.Group {
 	expr, err := parser.ParseExpr("x > 0")
 	if err != nil {
 		panic(err)
 	}
-	theirs := rules.NewAlertingRule(w.rule.Name, expr, w.rule.For, w.rule.KeepFiringFor,
-		w.rule.Labels, w.rule.Annotations, external, externalURL.String(), true, slog.New(slog.DiscardHandler))
-	w.theirs = rules.NewGroup(rules.GroupOptions{
+	var theirs []rules.Rule
+	for _, r := range w.rules {
+		theirs = append(theirs, rules.NewAlertingRule(r.Name, expr, r.For, r.KeepFiringFor,
+			r.Labels, r.Annotations, external, externalURL.String(), true, slog.New(slog.DiscardHandler)))
+	}
+	return rules.NewGroup(rules.GroupOptions{
 		Name:        "group",
-		Interval:    w.rule.Interval,
-		QueryOffset: &w.rule.QueryOffset,
-		Limit:       w.rule.Limit,
-		Rules:       []rules.Rule{theirs},
+		Interval:    w.group.Interval,
+		QueryOffset: &w.group.QueryOffset,
+		Limit:       w.group.Limit,
+		Rules:       theirs,
 		Opts: &rules.ManagerOptions{
 			ExternalURL: externalURL,
 			QueryFunc:   w.query,
 			NotifyFunc:  w.notify,
 			Appendable:  w,
-			ResendDelay: w.rule.ResendDelay,
-			Metrics:     metrics,
+			ResendDelay: w.group.ResendDelay,
+			Metrics:     w.metrics,
 		},
 	})
-	return w
+}
+
+// edit changes the definition of the group. Rules that keep their identity keep
+// their state.
+func (w *world) edit() {
+	old, ids := w.states, alert.Identities(w.rules)
+	switch w.rnd.IntN(5) {
+	case 0:
+		w.rnd.Shuffle(len(w.rules), func(i, j int) { w.rules[i], w.rules[j] = w.rules[j], w.rules[i] })
+	case 1:
+		w.rules = w.rules[:len(w.rules)-1]
+	case 2:
+		w.rules = append([]alert.Rule{w.randomRule()}, w.rules...)
+	case 3:
+		w.group = randomGroup(w.rnd)
+	default:
+		i := w.rnd.IntN(len(w.rules))
+		edited := w.randomRule()
+		edited.Name, edited.Labels = w.rules[i].Name, w.rules[i].Labels
+		w.rules[i] = edited
+	}
+	if len(w.rules) == 0 {
+		w.rules = []alert.Rule{w.randomRule()}
+	}
+	for i := range w.rules {
+		w.rules[i] = w.inGroup(w.rules[i])
+	}
+	w.states = make([]alert.State, len(w.rules))
+	for i, id := range alert.Identities(w.rules) {
+		if n := slices.Index(ids, id); n >= 0 {
+			w.states[i] = old[n]
+		}
+	}
+	next := w.newTheirs()
+	next.CopyState(w.theirs)
+	w.theirs = next
+	w.trace = append(w.trace, fmt.Sprintf("edited: %+v", w.rules))
 }
 
 func pick[T any](rnd *rand.Rand, choices ...T) T { return choices[rnd.IntN(len(choices))] }
 
-func randomRule(rnd *rand.Rand) alert.Rule {
+func randomGroup(rnd *rand.Rand) alert.Rule {
 	const s = time.Second
-	plain := labels.EmptyLabels()
 	return alert.Rule{
-		Name:          "Generated",
+		Interval:    pick(rnd, 15*s, 30*s, 60*s, 300*s),
+		QueryOffset: pick(rnd, 0, 0, 60*s),
+		ResendDelay: pick(rnd, 0, 30*s, 60*s, 300*s),
+		Limit:       pick(rnd, 0, 0, 0, 0, 3),
+	}
+}
+
+// inGroup is a rule with the settings of the group.
+func (w *world) inGroup(r alert.Rule) alert.Rule {
+	r.Interval, r.QueryOffset, r.ResendDelay, r.Limit = w.group.Interval, w.group.QueryOffset, w.group.ResendDelay, w.group.Limit
+	return r
+}
+
+func (w *world) randomRule() alert.Rule {
+	const s = time.Second
+	rnd, plain := w.rnd, labels.EmptyLabels()
+	return w.inGroup(alert.Rule{
+		Name:          pick(rnd, "Generated", "Generated", "Other"),
 		For:           pick(rnd, 0, 0, 30*s, 45*s, 60*s, 300*s),
 		KeepFiringFor: pick(rnd, 0, 0, 60*s, 200*s),
-		Interval:      pick(rnd, 15*s, 30*s, 60*s, 300*s),
-		QueryOffset:   pick(rnd, 0, 0, 60*s),
-		ResendDelay:   pick(rnd, 0, 30*s, 60*s, 300*s),
-		Limit:         pick(rnd, 0, 0, 0, 0, 3),
 		Labels: pick(rnd, plain, plain, plain, plain,
 			labels.FromStrings("severity", "page", "job", "fixed", "alertname", "Other"),
 			labels.FromStrings("severity", "{{ $externalLabels.severity }}", "empty", "{{ $labels.nope }}"),
@@ -129,7 +194,7 @@ func randomRule(rnd *rand.Rand) alert.Rule {
 			labels.FromStrings("summary", `{{ $labels.job }} {{ $value | humanize }} {{ $externalURL }} {{ pathPrefix }} {{ now }}`),
 			labels.FromStrings("queried", `{{ with query "y" }}{{ . | first | value }}{{ end }}`),
 			labels.FromStrings("broken", "{{ template }}", "panics", `{{ reReplaceAll "(" "" "x" }}`)),
-	}
+	})
 }
 
 func randomSeries(rnd *rand.Rand, i int) labels.Labels {
@@ -153,41 +218,35 @@ func randomSeries(rnd *rand.Rand, i int) labels.Labels {
 // sequence.
 func (w *world) slot(t *testing.T, seed uint64) bool {
 	t.Helper()
+	if w.rnd.IntN(12) == 0 {
+		w.edit()
+	}
 	steps := pick(w.rnd, 1, 1, 1, 1, 1, 1, 1, 1, 2, 5, 40)
-	w.now = w.now.Add(time.Duration(steps) * w.rule.Interval)
+	w.now = w.now.Add(time.Duration(steps) * w.group.Interval)
 	w.churn()
 	w.recorded, w.sent = nil, nil
 	w.theirs.Eval(t.Context(), w.now)
 
 	ours := w.stepOurs(t)
-	theirs := outcome{state: w.theirState(), recorded: w.recorded, sent: w.sent}
-	theirs.failed = w.theirs.Rules()[0].LastError() != nil
-	w.trace = append(w.trace, traced{at: w.now, vector: w.vector, err: w.queryErr})
-	if ours.failed && theirs.failed && w.rule.Limit > 0 && w.queryErr == nil {
+	theirs := outcome{recorded: w.recorded, sent: w.sent}
+	limited := false
+	for i, r := range w.theirs.Rules() {
+		theirs.states = append(theirs.states, theirState(r.(*rules.AlertingRule)))
+		theirs.failed = append(theirs.failed, r.LastError() != nil)
+		limited = limited || ours.failed[i] && theirs.failed[i] && w.group.Limit > 0 && w.queryErr == nil
+	}
+	w.trace = append(w.trace, fmt.Sprintf("%s: %v %v", w.now.Sub(base), w.vector, w.queryErr))
+	if limited {
 		return false
 	}
 	require.Equal(t, theirs.String(), ours.String(),
-		"differs from Prometheus; again with: go test ./alerting/alert -run 'TestSameAsPrometheus/seed=%d$' -sequences=%d\nrule: %+v\n%s",
-		seed, seed+1, w.rule, w.trace)
+		"differs from Prometheus; again with: go test ./alerting/alert -run 'TestSameAsPrometheus/seed=%d$' -sequences=%d\nrules: %+v\n%s",
+		seed, seed+1, w.rules, lines(w.trace))
 	return true
 }
 
-// trace is what a sequence evaluated to, printed if it fails.
-type trace []traced
-
-type traced struct {
-	at     time.Time
-	vector promql.Vector
-	err    error
-}
-
-func (t trace) String() string {
-	var b strings.Builder
-	for _, s := range t {
-		fmt.Fprintf(&b, "%s: %v %v\n", s.at.Sub(base), s.vector, s.err)
-	}
-	return b.String()
-}
+// trace is what a sequence was made of, printed if it fails.
+type trace []string
 
 func (w *world) churn() {
 	w.vector, w.queryErr = nil, nil
@@ -212,49 +271,66 @@ func (w *world) churn() {
 
 // outcome is what one implementation made of a slot, as sorted text.
 type outcome struct {
-	failed   bool
-	state    []alert.Alert
+	failed   []bool
+	states   [][]alert.Alert
 	recorded []string
 	sent     []string
 }
 
 func (o outcome) String() string {
-	slices.SortFunc(o.state, func(a, b alert.Alert) int { return labels.Compare(a.Labels, b.Labels) })
 	slices.Sort(o.recorded)
 	slices.Sort(o.sent)
-	return fmt.Sprintf("failed: %t\nstate:\n%srecorded:\n%ssent:\n%s", o.failed, lines(o.state), lines(o.recorded), lines(o.sent))
+	var b strings.Builder
+	for i, alerts := range o.states {
+		slices.SortFunc(alerts, func(a, b alert.Alert) int { return labels.Compare(a.Labels, b.Labels) })
+		fmt.Fprintf(&b, "rule %d failed: %t\n%s", i+1, o.failed[i], lines(alerts))
+	}
+	return fmt.Sprintf("%srecorded:\n%ssent:\n%s", b.String(), lines(o.recorded), lines(o.sent))
 }
 
 func (w *world) stepOurs(t *testing.T) outcome {
 	t.Helper()
-	if w.queryErr != nil {
-		return outcome{failed: true, state: w.state.Alerts()}
-	}
-	expand := alerting.NewExpander(t.Context(), alerting.ExpanderConfig{
-		Alert: w.rule.Name, Slot: w.now, ExternalLabels: external, ExternalURL: externalURL, Query: w.query,
-	})
-	result, err := alert.Step(w.rule, w.state, w.now, w.vector, expand)
-	if err != nil {
-		require.Equal(t, w.state, result.State, "an error changed the state")
-		return outcome{failed: true, state: w.state.Alerts()}
-	}
-	w.state = result.State
 	var o outcome
-	for _, s := range result.Samples {
-		o.recorded = append(o.recorded, formatSample(s))
+	for i, r := range w.rules {
+		if w.rnd.IntN(4) == 0 {
+			w.states[i] = handedOver(t, w.states[i])
+		}
+		recorded, sent, failed := w.stepRule(t, r, &w.states[i])
+		o.recorded = append(o.recorded, recorded...)
+		o.sent = append(o.sent, sent...)
+		o.failed = append(o.failed, failed)
+		o.states = append(o.states, w.states[i].Alerts())
 	}
-	var due []alert.Notification
-	due, w.state = alert.ToSend(w.rule, w.state, w.now)
-	for _, n := range due {
-		o.sent = append(o.sent, fmt.Sprint(n, n.Annotations))
-	}
-	o.state = w.state.Alerts()
 	return o
 }
 
-func (w *world) theirState() []alert.Alert {
+func (w *world) stepRule(t *testing.T, r alert.Rule, state *alert.State) (recorded, sent []string, failed bool) {
+	t.Helper()
+	if w.queryErr != nil {
+		return nil, nil, true
+	}
+	expand := alerting.NewExpander(t.Context(), alerting.ExpanderConfig{
+		Alert: r.Name, Slot: w.now, ExternalLabels: external, ExternalURL: externalURL, Query: w.query,
+	})
+	result, err := alert.Step(r, *state, w.now, w.vector, expand)
+	if err != nil {
+		require.Equal(t, *state, result.State, "an error changed the state")
+		return nil, nil, true
+	}
+	for _, s := range result.Samples {
+		recorded = append(recorded, formatSample(s))
+	}
+	due, next := alert.ToSend(r, result.State, w.now)
+	for _, n := range due {
+		sent = append(sent, fmt.Sprint(n, n.Annotations))
+	}
+	*state = next
+	return recorded, sent, false
+}
+
+func theirState(r *rules.AlertingRule) []alert.Alert {
 	var alerts []alert.Alert
-	w.theirs.Rules()[0].(*rules.AlertingRule).ForEachActiveAlert(func(a *rules.Alert) {
+	r.ForEachActiveAlert(func(a *rules.Alert) {
 		alerts = append(alerts, alert.Alert{
 			Labels:          a.Labels,
 			Annotations:     a.Annotations,

@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -41,7 +42,8 @@ type Tolerance struct {
 //
 // What is restored counts only for alerts whose condition holds in the next
 // step, for the series may be another rule's. Alerts that were firing go on
-// firing. If no slot was lost, pending alerts go on where they were; otherwise
+// firing; those with a sample of the rule's own last slot also without the
+// condition, for as long as the rule keeps alerts firing. If no slot was lost, pending alerts go on where they were; otherwise
 // they are treated as in Prometheus: the outage does not count as time spent
 // pending, and the grace period applies.
 func Restore(rule Rule, slot time.Time, found Evidence, tolerance Tolerance) State {
@@ -108,6 +110,10 @@ func (r *restorer) restore(sample promql.Sample) (Alert, bool) {
 	}
 	if r.firing[seriesKey(statusSeries(r.rule, a), sample.T)] {
 		a.FiredAt = earliest(a.ActiveAt.Add(r.rule.For), downAt)
+		if r.rule.KeepFiringFor > 0 && r.own(downAt) {
+			// Whether the condition held then, nothing tells; nor the value.
+			a.KeepFiringSince, a.Value = downAt, math.NaN()
+		}
 		return a, true
 	}
 	a.Status = Pending

@@ -11,7 +11,8 @@
 //   - sending is separate from stepping, so that alerts which keep their state
 //     through a failed evaluation are still re-sent and do not lapse in
 //     Alertmanager;
-//   - alerts are restored from the backend before the first step, not after it.
+//   - alerts are restored from the backend before the first step, not after it,
+//     and those that are kept firing are, too.
 //
 // One slot of one rule goes: Restore (only if no state was handed over), Step
 // with what the expression returned (only if it was evaluated), ToSend. The
@@ -44,6 +45,9 @@ const (
 	// validityFactor times the longer of interval and resend delay is how long
 	// a notification stands without being renewed: room for failed sends.
 	validityFactor = 4
+	// maxValidity keeps absurd intervals from overflowing the end of a
+	// notification into the past.
+	maxValidity = 100 * 365 * 24 * time.Hour
 )
 
 // Rule is what the state machine has to know of an alerting rule.
@@ -70,6 +74,12 @@ type Rule struct {
 	// Enforced are the labels of the rule's tenancy. They are set after all
 	// others, so that neither data nor templates can change them.
 	Enforced labels.Labels
+}
+
+// validity is how long a notification stands.
+func (r Rule) validity() time.Duration {
+	renewed := max(r.Interval, r.ResendDelay)
+	return validityFactor * min(renewed, maxValidity/validityFactor)
 }
 
 // Expander expands one template of a rule with the labels and the value of the

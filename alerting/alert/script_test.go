@@ -34,6 +34,7 @@ var base = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
 //
 //	rule                     the rule, as YAML; state is kept over edits
 //	step at=T                one step; the body has the result, a sample a line
+//	step-bytes at=T          the same; a line is a label's name and value, with escapes, and the sample's value
 //	send at=T                what has to be sent
 //	restore at=T ...         a state from nothing but ALERTS_FOR_STATE and ALERTS
 //	forget                   a new member that was handed nothing
@@ -47,7 +48,7 @@ func TestScripts(t *testing.T) {
 		t.Parallel()
 		s := &script{}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			s.handOver(t)
+			s.state = handedOver(t, s.state)
 			return s.run(t, d)
 		})
 	})
@@ -58,17 +59,18 @@ type script struct {
 	state alert.State
 }
 
-func (s *script) handOver(t *testing.T) {
+// handedOver is a state as another member gets it.
+func handedOver(t *testing.T, state alert.State) alert.State {
 	t.Helper()
-	encoded, err := json.Marshal(s.state)
+	encoded, err := json.Marshal(state)
 	require.NoError(t, err)
 	var decoded alert.State
 	require.NoError(t, json.Unmarshal(encoded, &decoded))
-	require.Equal(t, s.state.String(), decoded.String())
+	require.Equal(t, state.String(), decoded.String())
 	again, err := json.Marshal(decoded)
 	require.NoError(t, err)
-	require.JSONEq(t, string(encoded), string(again))
-	s.state = decoded
+	require.Equal(t, string(encoded), string(again))
+	return decoded
 }
 
 func (s *script) run(t *testing.T, d *datadriven.TestData) string {
@@ -81,7 +83,9 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		s.state = alert.State{}
 		return ""
 	case "step":
-		return s.step(t, d)
+		return s.step(t, d, parseVector(t, d.Input))
+	case "step-bytes":
+		return s.step(t, d, parseBytes(t, d.Input))
 	case "send":
 		var due []alert.Notification
 		due, s.state = alert.ToSend(s.rule, s.state, argTime(t, d, "at"))
@@ -98,10 +102,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	return ""
 }
 
-func (s *script) step(t *testing.T, d *datadriven.TestData) string {
+func (s *script) step(t *testing.T, d *datadriven.TestData, vector promql.Vector) string {
 	t.Helper()
 	slot := argTime(t, d, "at")
-	result, err := alert.Step(s.rule, s.state, slot, parseVector(t, d.Input), expander(s.rule.Name, slot))
+	result, err := alert.Step(s.rule, s.state, slot, vector, expander(s.rule.Name, slot))
 	s.state = result.State
 	var out strings.Builder
 	out.WriteString(s.state.String())
@@ -204,6 +208,21 @@ func parseVector(t *testing.T, input string) promql.Vector {
 		v, err := strconv.ParseFloat(line[i+1:], 64)
 		require.NoError(t, err)
 		vector = append(vector, promql.Sample{Metric: metric, F: v})
+	}
+	return vector
+}
+
+// parseBytes reads what no text form of a series can hold.
+func parseBytes(t *testing.T, input string) promql.Vector {
+	t.Helper()
+	var vector promql.Vector
+	for line := range strings.Lines(input) {
+		text, err := strconv.Unquote(`"` + strings.TrimSpace(line) + `"`)
+		require.NoError(t, err)
+		words := strings.Fields(text)
+		v, err := strconv.ParseFloat(words[2], 64)
+		require.NoError(t, err)
+		vector = append(vector, promql.Sample{Metric: labels.FromStrings(words[0], words[1]), F: v})
 	}
 	return vector
 }

@@ -12,6 +12,8 @@ import (
 type Notification struct {
 	Labels      labels.Labels
 	Annotations labels.Labels
+	// Enforced are those of Labels that nobody may change on the way.
+	Enforced labels.Labels
 	// StartsAt is when the alert fired.
 	StartsAt time.Time
 	// EndsAt is when it was resolved or, for one that fires, when it is to be
@@ -52,8 +54,8 @@ func ToSend(rule Rule, state State, at time.Time) ([]Notification, State) {
 			continue
 		}
 		a.LastSentAt = at
-		a.ValidUntil = at.Add(validityFactor * max(rule.Interval, rule.ResendDelay))
-		due = append(due, notification(*a))
+		a.ValidUntil = at.Add(rule.validity())
+		due = append(due, notification(rule, *a))
 	}
 	return due, next
 }
@@ -68,10 +70,11 @@ func owed(a Alert, at time.Time, resendDelay time.Duration) bool {
 	return a.LastSentAt.Add(resendDelay).Before(at)
 }
 
-func notification(a Alert) Notification {
+func notification(rule Rule, a Alert) Notification {
 	n := Notification{
 		Labels:      a.Labels,
 		Annotations: a.Annotations,
+		Enforced:    rule.Enforced,
 		StartsAt:    a.FiredAt,
 		EndsAt:      a.ValidUntil,
 		Resolved:    a.Status == Inactive,

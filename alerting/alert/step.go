@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -33,37 +34,38 @@ type Result struct {
 // vector. On an error, ErrDuplicate or ErrLimit, the state is what it was and
 // nothing is recorded.
 func Step(rule Rule, state State, slot time.Time, vector promql.Vector, expand Expander) (Result, error) {
-	seen, templateErr := raise(rule, slot, vector, expand)
-	unchanged := Result{State: state, TemplateErr: templateErr}
+	t := texts{rule: rule, expand: expand}
+	seen := t.raise(slot, vector)
+	unchanged := Result{State: state, TemplateErr: t.err}
 	if lset, found := duplicate(seen); found {
 		return unchanged, fmt.Errorf("alert %q, labels %s: %w", rule.Name, lset, ErrDuplicate)
 	}
-	next := State{alerts: advance(rule, state.known(seen), seen, slot)}
+	next := State{alerts: advance(rule, t.known(state, seen), seen, slot)}
 	if n := next.Count(Pending) + next.Count(Firing); rule.Limit > 0 && n > rule.Limit {
 		return unchanged, fmt.Errorf("alert %q has %d alerts, its group's limit is %d: %w", rule.Name, n, rule.Limit, ErrLimit)
 	}
-	return Result{State: next, Samples: record(rule, next, slot), TemplateErr: templateErr}, nil
+	return Result{State: next, Samples: record(rule, next, slot), TemplateErr: t.err}, nil
 }
 
 // raise makes a new pending alert of every sample, sorted by labels.
-func raise(rule Rule, slot time.Time, vector promql.Vector, expand Expander) ([]Alert, error) {
-	t := texts{expand: expand}
+func (t *texts) raise(slot time.Time, vector promql.Vector) []Alert {
 	alerts := make([]Alert, len(vector))
 	for i, sample := range vector {
 		alerts[i] = Alert{
-			Labels:      t.labels(rule, sample),
-			Annotations: t.annotations(rule, sample),
+			Labels:      t.labels(sample),
+			Annotations: t.annotations(sample),
 			Status:      Pending,
 			Value:       sample.F,
 			ActiveAt:    slot,
 		}
 	}
 	sortAlerts(alerts)
-	return alerts, t.err
+	return alerts
 }
 
-// texts expands the templates of one step and keeps the first error.
+// texts expands the templates of a rule in one step and keeps the first error.
 type texts struct {
+	rule   Rule
 	expand Expander
 	err    error
 }
@@ -76,37 +78,56 @@ func (t *texts) text(template string, sample promql.Sample) string {
 		}
 		text = fmt.Sprintf("<error expanding template: %s>", err)
 	}
-	// Whatever is not UTF-8 would not survive the encodings on its way, and
-	// the alert would come back as another one.
-	return strings.ToValidUTF8(text, "\uFFFD")
+	return validText(text)
 }
 
-func (t *texts) labels(rule Rule, sample promql.Sample) labels.Labels {
+// validText replaces what is not UTF-8: it would not survive the encodings on
+// its way, and the alert would come back as another one.
+func validText(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+// setValid sets the labels of a sample, with valid names and values.
+func setValid(b *labels.Builder, series labels.Labels) {
+	series.Range(func(l labels.Label) {
+		if !utf8.ValidString(l.Name) || !utf8.ValidString(l.Value) {
+			b.Del(l.Name).Set(validText(l.Name), validText(l.Value))
+		}
+	})
+}
+
+func (t *texts) labels(sample promql.Sample) labels.Labels {
 	b := labels.NewBuilder(sample.Metric)
+	setValid(b, sample.Metric)
 	b.Del(labels.MetricName)
-	rule.Labels.Range(func(l labels.Label) { b.Set(l.Name, t.text(l.Value, sample)) })
-	b.Set(labels.AlertName, rule.Name)
-	rule.Enforced.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
+	t.rule.Labels.Range(func(l labels.Label) { b.Set(l.Name, t.text(l.Value, sample)) })
+	b.Set(labels.AlertName, t.rule.Name)
+	t.rule.Enforced.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 	return b.Labels()
 }
 
-func (t *texts) annotations(rule Rule, sample promql.Sample) labels.Labels {
-	b := labels.NewScratchBuilder(rule.Annotations.Len())
-	rule.Annotations.Range(func(l labels.Label) { b.Add(l.Name, t.text(l.Value, sample)) })
+func (t *texts) annotations(sample promql.Sample) labels.Labels {
+	b := labels.NewScratchBuilder(t.rule.Annotations.Len())
+	t.rule.Annotations.Range(func(l labels.Label) { b.Add(l.Name, t.text(l.Value, sample)) })
 	return b.Labels()
 }
 
 // known are the alerts that there were: those of the last step or, in the first
-// after a restoration, the restored ones whose condition holds.
-func (s State) known(seen []Alert) []Alert {
+// after a restoration, the restored ones whose condition holds or that are kept
+// firing without it. The annotations of the latter are expanded as if the alert
+// itself were the sample, for that is all that is left of it.
+func (t *texts) known(s State, seen []Alert) []Alert {
 	if len(s.restored) == 0 {
 		return s.alerts
 	}
 	var confirmed []Alert
 	for _, a := range s.restored {
-		if _, found := slices.BinarySearchFunc(seen, a.Labels, compareLabels); found {
-			confirmed = append(confirmed, a)
+		_, found := slices.BinarySearchFunc(seen, a.Labels, compareLabels)
+		if !found && a.KeepFiringSince.IsZero() {
+			continue
 		}
+		if !found {
+			a.Annotations = t.annotations(promql.Sample{Metric: a.Labels, F: a.Value})
+		}
+		confirmed = append(confirmed, a)
 	}
 	return confirmed
 }
