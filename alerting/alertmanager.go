@@ -19,6 +19,8 @@ import (
 const (
 	// maxBatch is the number of alerts in one request.
 	maxBatch = 256
+	// maxBatchBytes bounds the labels and annotations in one request.
+	maxBatchBytes = 4 << 20
 	// A failed request is repeated after minBackoff, and after twice the time
 	// before from then on, up to maxBackoff.
 	minBackoff = 250 * time.Millisecond
@@ -78,7 +80,7 @@ func (a *alertmanager) run(ctx context.Context, stopping <-chan struct{}) {
 }
 
 func (a *alertmanager) next() []*item {
-	batch, expired := a.queue.head(maxBatch, time.Now())
+	batch, expired := a.queue.head(maxBatch, maxBatchBytes, time.Now())
 	if expired > 0 {
 		a.drop(expired, "notifications could not be delivered while they were true")
 	}

@@ -66,19 +66,29 @@ func (q *queue) put(items []*item) (dropped int) {
 	return dropped
 }
 
+// bytes is about what the item takes in a request.
+func (i *item) bytes() int {
+	return int(i.Labels.ByteSize()+i.Annotations.ByteSize()) + len(i.generatorURL)
+}
+
 // head returns up to n of the oldest notifications, which stay queued, after
-// having dropped those that are no longer true.
-func (q *queue) head(n int, now time.Time) (batch []*item, expired int) {
+// having dropped those that are no longer true. They are fewer if they would
+// take more than maxBytes together, but never none for that.
+func (q *queue) head(n, maxBytes int, now time.Time) (batch []*item, expired int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for e := q.order.Front(); e != nil && len(batch) < n; {
-		next := e.Next()
-		if i := e.Value.(*item); i.Expiry().Before(now) {
+		next, i := e.Next(), e.Value.(*item)
+		if i.Expiry().Before(now) {
 			q.remove(e)
 			expired++
-		} else {
-			batch = append(batch, i)
+			e = next
+			continue
 		}
+		if maxBytes -= i.bytes(); maxBytes < 0 && len(batch) > 0 {
+			break
+		}
+		batch = append(batch, i)
 		e = next
 	}
 	return batch, expired

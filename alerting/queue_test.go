@@ -58,15 +58,19 @@ func (q *naiveQueue) put(i *item) (dropped int) {
 	return 0
 }
 
-func (q *naiveQueue) head(n int, now time.Time) (batch []*item, expired int) {
+func (q *naiveQueue) head(n, maxBytes int, now time.Time) (batch []*item, expired int) {
 	kept := []*item{}
+	full := false
 	for _, i := range q.items {
-		if len(batch) < n && i.Expiry().Before(now) {
+		full = full || len(batch) == n
+		if !full && i.Expiry().Before(now) {
 			expired++
 			continue
 		}
 		kept = append(kept, i)
-		if len(batch) < n {
+		maxBytes -= i.bytes()
+		full = full || maxBytes < 0 && len(batch) > 0
+		if !full {
 			batch = append(batch, i)
 		}
 	}
@@ -92,15 +96,16 @@ func TestQueueIsAsTheNaiveOne(t *testing.T) {
 				q.done(batch)
 				naive.done(batch)
 			case 1:
-				got, expired := q.head(3, now)
-				want, wantExpired := naive.head(3, now)
+				got, expired := q.head(3, 50, now)
+				want, wantExpired := naive.head(3, 50, now)
 				require.Equal(t, want, got, "seed %d", seed)
 				require.Equal(t, wantExpired, expired, "seed %d", seed)
 				batch = got
 			default:
 				i := &item{Notification: alert.Notification{
-					Labels: labels.FromStrings("id", fmt.Sprint(rnd.IntN(9))),
-					EndsAt: now.Add(time.Duration(rnd.IntN(30)) * time.Second),
+					Labels:      labels.FromStrings("id", fmt.Sprint(rnd.IntN(9))),
+					Annotations: labels.FromStrings("a", strings.Repeat("x", rnd.IntN(60))),
+					EndsAt:      now.Add(time.Duration(rnd.IntN(30)) * time.Second),
 				}}
 				require.Equal(t, naive.put(i), q.put([]*item{i}), "seed %d", seed)
 			}

@@ -61,7 +61,8 @@ func (r *route) timeout() time.Duration {
 }
 
 // payload encodes a batch for Alertmanager. The number is that of the alerts
-// that relabelling has left.
+// that relabelling has left. Relabelling may drop an alert, but not move it into
+// another tenancy.
 func (r *route) payload(batch []*item) ([]byte, int, error) {
 	alerts := make(models.PostableAlerts, 0, len(batch))
 	b := labels.NewBuilder(labels.EmptyLabels())
@@ -75,6 +76,7 @@ func (r *route) payload(batch []*item) ([]byte, int, error) {
 		if !relabel.ProcessBuilder(b, r.relabel...) || !relabel.ProcessBuilder(b, r.cfg.AlertRelabelConfigs...) {
 			continue
 		}
+		i.Enforced.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 		alerts = append(alerts, &models.PostableAlert{
 			Annotations: i.Annotations.Map(),
 			StartsAt:    strfmt.DateTime(i.StartsAt),

@@ -18,7 +18,6 @@ import (
 	_ "github.com/prometheus/prometheus/discovery/file" // For file_sd_configs.
 	_ "github.com/prometheus/prometheus/discovery/http" // For http_sd_configs.
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/util/strutil"
 
 	"github.com/tocsin-rules/tocsin/alerting/alert"
 )
@@ -28,7 +27,10 @@ const (
 	// Alertmanagers.
 	discoveryInterval = time.Second
 
-	defaultQueueCapacity = 10_000
+	// defaultQueueCapacity is ten times Prometheus': a queue holds an alert
+	// once, however often it is sent, and no member should lose any of the
+	// alerts that it owns to the size of a queue.
+	defaultQueueCapacity = 100_000
 	defaultDrainTimeout  = 3 * time.Second
 )
 
@@ -37,8 +39,12 @@ type Config struct {
 	// ExternalURL is where users reach this system; generator URLs begin with
 	// it.
 	ExternalURL *url.URL
+	// GeneratorURL is a template (text/template) of generator URLs that sees
+	// ExternalURL, Expr, Labels and StartsAt, and has the functions json and
+	// urlquery; empty means Prometheus' form.
+	GeneratorURL string
 	// QueueCapacity is the number of notifications that wait for one
-	// Alertmanager; 0 means 10,000.
+	// Alertmanager; 0 means 100,000.
 	QueueCapacity int
 	// DrainTimeout is how long Run, when its context has ended, goes on
 	// delivering what is queued; 0 means 3 s.
@@ -48,6 +54,7 @@ type Config struct {
 // Sender delivers notifications to Alertmanagers.
 type Sender struct {
 	cfg       Config
+	generator generator
 	logger    *slog.Logger
 	reg       prometheus.Registerer
 	sdMetrics map[string]discovery.DiscovererMetrics
@@ -69,7 +76,7 @@ type Sender struct {
 }
 
 // New returns a Sender without Alertmanagers. It starts nothing and opens
-// nothing. Errors are those of registering metrics.
+// nothing. Errors are those of the configuration and of registering metrics.
 func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Sender, error) {
 	if cfg.ExternalURL == nil {
 		return nil, errors.New("alerting: ExternalURL is not set")
@@ -80,11 +87,18 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Sender, e
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = defaultDrainTimeout
 	}
+	generator, err := newGenerator(cfg.ExternalURL, cfg.GeneratorURL)
+	if err != nil {
+		return nil, fmt.Errorf("alerting: %w", err)
+	}
 	sdMetrics, err := discovery.CreateAndRegisterSDMetrics(reg)
 	if err != nil {
 		return nil, fmt.Errorf("discovery of Alertmanagers: %w", err)
 	}
-	s := &Sender{cfg: cfg, logger: logger, reg: reg, sdMetrics: sdMetrics, do: (*http.Client).Do, sets: map[string]*set{}}
+	s := &Sender{
+		cfg: cfg, generator: generator, logger: logger, reg: reg, sdMetrics: sdMetrics,
+		do: (*http.Client).Do, sets: map[string]*set{},
+	}
 	s.metrics = newMetrics(reg, s)
 	s.metrics.queueCapacity.Set(float64(cfg.QueueCapacity))
 	return s, nil
@@ -189,13 +203,12 @@ func (s *Sender) close() {
 }
 
 // Send queues the notifications of a rule for every Alertmanager. It does not
-// wait for their delivery. The expression is that of the rule and becomes the
-// generator URL.
+// wait for their delivery. The expression is that of the rule and becomes part
+// of the generator URL.
 func (s *Sender) Send(expr string, notifications ...alert.Notification) {
-	generatorURL := s.cfg.ExternalURL.String() + strutil.TableLinkForExpression(expr)
 	items := make([]*item, len(notifications))
 	for i, n := range notifications {
-		items[i] = &item{Notification: n, generatorURL: generatorURL}
+		items[i] = &item{Notification: n, generatorURL: s.generator.url(expr, n)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

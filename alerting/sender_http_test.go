@@ -3,6 +3,7 @@ package alerting
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -120,6 +121,50 @@ alertmanagers:
 	require.EqualValues(t, "http://tocsin.example/rules/graph?g0.expr=rate%28x%7Ba%3D%22%C3%BC%22%7D%5B5m%5D%29+%3E+1&g0.tab=1", a.GeneratorURL)
 }
 
+// Every way to reach an Alertmanager that Prometheus has, over real sockets.
+func TestWaysToAnAlertmanager(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		return path
+	}
+	posts := make(chan post, 100)
+	plain, secure := httptest.NewServer(handler(t, posts, http.StatusOK)), httptest.NewTLSServer(handler(t, posts, http.StatusOK))
+	t.Cleanup(plain.Close)
+	t.Cleanup(secure.Close)
+	ca := file("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})))
+	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, secret, _ := r.BasicAuth(); user != "tocsin" || secret != "oauth-secret" {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"access_token":"granted","token_type":"Bearer","expires_in":3600}`)
+	}))
+	t.Cleanup(tokens.Close)
+	// A request that comes by a proxy names the server that it is for.
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Via", r.URL.Host)
+		handler(t, posts, http.StatusOK)(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	for _, c := range []struct{ name, target, settings, header, want string }{
+		{"TLS", address(secure), fmt.Sprintf("scheme: https\n  tls_config: {ca_file: %q, server_name: example.com}", ca), "Authorization", ""},
+		{"bearer token", address(plain), fmt.Sprintf("authorization: {credentials_file: %q}", file("token", "t0ken")), "Authorization", "Bearer t0ken"},
+		{"OAuth2", address(plain), fmt.Sprintf("oauth2: {client_id: tocsin, client_secret_file: %q, token_url: %q}", file("secret", "oauth-secret"), tokens.URL), "Authorization", "Bearer granted"},
+		{"proxy", "alertmanager.example:9093", fmt.Sprintf("proxy_url: %q", proxy.URL), "Via", "alertmanager.example:9093"},
+	} {
+		s, stop := runReal(t, alertingConfig(t, fmt.Sprintf("alertmanagers:\n- static_configs: [{targets: [%q]}]\n  %s\n", c.target, c.settings)))
+		s.Send("x", firing(c.name))
+		got := next(t, posts)
+		require.Equal(t, c.name, got.alerts[0].Labels["id"])
+		require.Equal(t, c.want, got.header.Get(c.header), c.name)
+		stop()
+	}
+}
+
 func TestLargeNumbersGoInSeveralRequests(t *testing.T) {
 	t.Parallel()
 	server, posts := serve(t, http.StatusOK)
@@ -132,6 +177,22 @@ func TestLargeNumbersGoInSeveralRequests(t *testing.T) {
 	require.Len(t, next(t, posts).alerts, 256)
 	require.Len(t, next(t, posts).alerts, 256)
 	require.Len(t, next(t, posts).alerts, 88)
+}
+
+func TestLargeAnnotationsGoInSeveralRequests(t *testing.T) {
+	t.Parallel()
+	server, posts := serve(t, http.StatusOK)
+	s, _ := runReal(t, static(t, address(server)))
+	var many []alert.Notification
+	for i := range 10 {
+		n := firing(fmt.Sprint(i))
+		n.Annotations = labels.FromStrings("text", strings.Repeat("x", 1<<20))
+		many = append(many, n)
+	}
+	s.Send("x", many...)
+	for _, n := range []int{3, 3, 3, 1} {
+		require.Len(t, next(t, posts).alerts, n)
+	}
 }
 
 func TestAServerThatFailsIsAskedAgain(t *testing.T) {

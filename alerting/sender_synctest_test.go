@@ -423,6 +423,32 @@ alertmanagers:
 	})
 }
 
+func TestRelabellingLeavesTheTenancyOfAnAlertAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := run(t, alertingConfig(t, `
+alert_relabel_configs:
+- {target_label: cluster, replacement: west}
+- {regex: namespace, action: labeldrop}
+- {source_labels: [cluster], regex: nowhere, action: drop}
+alertmanagers:
+- static_configs: [{targets: [a]}]
+  alert_relabel_configs: [{target_label: cluster, replacement: south}]
+`))
+		w.net.set("a", always(http.StatusOK))
+		enforced := labels.FromStrings("cluster", "east", "namespace", "shop")
+		n := firing("1")
+		n.Labels = labels.FromStrings("alertname", "X", "id", "1", "cluster", "east", "namespace", "shop")
+		n.Enforced = enforced
+		w.Send("x", n, firing("2"))
+		pass(2 * time.Second)
+		require.Equal(t, []string{
+			"cluster=east,id=1,namespace=shop ends 00:04:00",
+			"cluster=south,id=2 ends 00:04:00",
+		}, w.net.received("a"))
+	})
+}
+
 func TestStopDeliversWhatIsQueued(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

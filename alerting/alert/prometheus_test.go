@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -56,6 +57,7 @@ var (
 	errQuery    = errors.New("query failed")
 	externalURL = &url.URL{Scheme: "https", Host: "tocsin.example", Path: "/prefix"}
 	external    = labels.FromStrings("fleet", "test", "severity", "external")
+	templates   = alerting.NewTemplates(alerting.TemplatesConfig{ExternalLabels: external, ExternalURL: externalURL}, prometheus.NewRegistry())
 )
 
 // world is one group in both implementations, and the data it sees.
@@ -309,9 +311,7 @@ func (w *world) stepRule(t *testing.T, r alert.Rule, state *alert.State) (record
 	if w.queryErr != nil {
 		return nil, nil, true
 	}
-	expand := alerting.NewExpander(t.Context(), alerting.ExpanderConfig{
-		Alert: r.Name, Slot: w.now, ExternalLabels: external, ExternalURL: externalURL, Query: w.query,
-	})
+	expand := templates.Expander(t.Context(), alerting.RuleTemplates{Alert: r.Name, Slot: w.now, Query: w.query})
 	result, err := alert.Step(r, *state, w.now, w.vector, expand)
 	if err != nil {
 		require.Equal(t, *state, result.State, "an error changed the state")

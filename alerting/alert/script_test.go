@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -158,14 +159,11 @@ func (s *script) restore(t *testing.T, d *datadriven.TestData) string {
 }
 
 func expander(name string, slot time.Time) alert.Expander {
-	return func(text string, sample promql.Sample) (string, error) {
-		cfg := alerting.ExpanderConfig{
-			Alert: name, Slot: slot,
-			ExternalLabels: labels.FromStrings("fleet", "test"),
-			ExternalURL:    &url.URL{Scheme: "http", Host: "tocsin.example"},
-		}
-		return alerting.NewExpander(context.Background(), cfg)(text, sample)
-	}
+	templates := alerting.NewTemplates(alerting.TemplatesConfig{
+		ExternalLabels: labels.FromStrings("fleet", "test"),
+		ExternalURL:    &url.URL{Scheme: "http", Host: "tocsin.example"},
+	}, prometheus.NewRegistry())
+	return templates.Expander(context.Background(), alerting.RuleTemplates{Alert: name, Slot: slot})
 }
 
 func parseRule(t *testing.T, input string) alert.Rule {

@@ -54,11 +54,9 @@ type templates struct{ a *app }
 var _ ruler.Templates = templates{}
 
 func (t templates) Expander(ctx context.Context, g rule.Group, alertName string, slot time.Time) alert.Expander {
-	return alerting.NewExpander(ctx, alerting.ExpanderConfig{
-		Alert:          alertName,
-		Slot:           slot,
-		ExternalLabels: t.a.externalLabels,
-		ExternalURL:    t.a.externalURL,
+	return t.a.templates.Expander(ctx, alerting.RuleTemplates{
+		Alert: alertName,
+		Slot:  slot,
 		Query: func(ctx context.Context, text string, ts time.Time) (promql.Vector, error) {
 			expr, err := parser.ParseExpr(text)
 			if err != nil {

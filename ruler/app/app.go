@@ -31,6 +31,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	_ "github.com/prometheus/prometheus/discovery/kubernetes" // Alertmanagers may be found by kubernetes_sd_configs.
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/tocsin-rules/tocsin/alerting"
@@ -90,14 +91,14 @@ type app struct {
 	loader    *source.Loader
 	evaluator *evaluator.Evaluator
 	sender    *alerting.Sender
+	templates *alerting.Templates
 	ruler     *ruler.Ruler
 	gossip    *gossip.Cluster
 	rpcServer *rpc.Server
 	rpcClient *rpc.Client
 	http      *server.Server
 
-	// Both come from the configuration and need a restart to change.
-	externalURL    *url.URL
+	// externalLabels need a restart to change.
 	externalLabels labels.Labels
 
 	reloading            sync.Mutex
@@ -171,16 +172,24 @@ func (a *app) newEvaluator() error {
 }
 
 func (a *app) newSender() error {
-	var err error
-	if a.externalURL, err = url.Parse(a.cfg.Global.ExternalURL); err != nil {
+	externalURL, err := url.Parse(a.cfg.Global.ExternalURL)
+	if err != nil {
 		return fmt.Errorf("external_url: %w", err)
 	}
 	a.externalLabels = labels.FromMap(a.cfg.Global.ExternalLabels)
-	s, err := alerting.New(alerting.Config{ExternalURL: a.externalURL}, a.logger, a.reg)
+	a.templates = alerting.NewTemplates(alerting.TemplatesConfig{
+		ExternalLabels: a.externalLabels,
+		ExternalURL:    externalURL,
+		MaxTextBytes:   a.cfg.Global.MaxAlertTextBytes,
+	}, a.reg)
+	a.sender, err = alerting.New(alerting.Config{
+		ExternalURL:   externalURL,
+		GeneratorURL:  a.cfg.Global.GeneratorURL,
+		QueueCapacity: a.cfg.Global.NotificationQueueCapacity,
+	}, a.logger, a.reg)
 	if err != nil {
 		return err
 	}
-	a.sender = s
 	return a.applyAlerting(a.cfg)
 }
 

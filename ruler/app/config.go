@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"gopkg.in/yaml.v3"
 
+	"github.com/tocsin-rules/tocsin/alerting"
 	"github.com/tocsin-rules/tocsin/evaluator"
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
@@ -49,6 +50,15 @@ type GlobalConfig struct {
 	// ExternalURL is where users reach this cluster; links in alerts point
 	// there.
 	ExternalURL string `yaml:"external_url,omitempty"`
+	// GeneratorURL is a template for the links in alerts to what raised them,
+	// see alerting.Config; default is Prometheus' form below ExternalURL.
+	GeneratorURL string `yaml:"generator_url,omitempty"`
+	// NotificationQueueCapacity is the number of alerts that may wait for one
+	// Alertmanager; default 100,000. The oldest are dropped.
+	NotificationQueueCapacity int `yaml:"notification_queue_capacity,omitempty"`
+	// MaxAlertTextBytes bounds the text of one label or annotation of an alert;
+	// default 64 KiB. An error takes the place of longer ones.
+	MaxAlertTextBytes int `yaml:"max_alert_text_bytes,omitempty"`
 	// BackfillLimit is the age beyond which missed slots are given up;
 	// default 1h.
 	BackfillLimit model.Duration `yaml:"backfill_limit,omitempty"`
@@ -177,8 +187,14 @@ func (c *Config) validate() error {
 			errs = append(errs, fmt.Errorf("global: %s must be positive", name))
 		}
 	}
+	if c.Global.NotificationQueueCapacity < 0 || c.Global.MaxAlertTextBytes < 0 {
+		errs = append(errs, errors.New("global: notification_queue_capacity and max_alert_text_bytes must be positive"))
+	}
 	if _, err := url.Parse(c.Global.ExternalURL); err != nil {
 		errs = append(errs, fmt.Errorf("global: external_url: %w", err))
+	}
+	if err := alerting.CheckGeneratorURL(c.Global.GeneratorURL); err != nil {
+		errs = append(errs, fmt.Errorf("global: %w", err))
 	}
 	if err := c.Evaluator().Validate(); err != nil {
 		errs = append(errs, err)
