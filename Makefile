@@ -77,6 +77,10 @@ sim: ## simulate a cluster with many seeds: make sim SEEDS=1000 FROM=1
 bench-scale: ## 100,000 rules on three members: make bench-scale ARGS='--groups 1000'
 	go run ./bench/scale $(ARGS)
 
+.PHONY: bench-alerts
+bench-alerts: ## three members with 100,000 active alerts: make bench-alerts ARGS='--alerts 20000'
+	go run ./bench/alerts $(ARGS)
+
 .PHONY: bench-eval
 bench-eval: ## what a rule evaluation costs, against other rulers: make bench-eval ARGS='--series 30k --rules 200'
 	go run ./bench/eval $(ARGS)

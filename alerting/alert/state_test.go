@@ -78,22 +78,5 @@ func TestStepAndToSendLeaveTheirInputsAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, before, first.State.String())
 	require.Equal(t, "2", vector[0].Metric.Get("a"))
-	alerts := sent.Alerts()
-	alerts[0].Status = alert.Inactive
 	require.Equal(t, 2, sent.Count(alert.Firing))
-}
-
-func BenchmarkStepSteady(b *testing.B) {
-	rule := alert.Rule{Name: "X", Interval: time.Minute, Labels: labels.FromStrings("severity", "page")}
-	var vector promql.Vector
-	for i := range 10_000 {
-		instance := time.Duration(i).String()
-		vector = append(vector, promql.Sample{Metric: labels.FromStrings("__name__", "up", "instance", instance, "job", "node")})
-	}
-	state := alert.State{}
-	for i := range b.N {
-		result, err := alert.Step(rule, state, base.Add(time.Duration(i)*time.Minute), vector, verbatim)
-		require.NoError(b, err)
-		state = result.State
-	}
 }
