@@ -14,9 +14,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startServer runs a real server from Debian's packages until the test ends
-// and waits until it is ready.
-func startServer(t *testing.T, name, address string, args ...string) {
+// server is a real server, which may be stopped and started again.
+type server struct {
+	t       *testing.T
+	path    string
+	address string
+	args    []string
+	cmd     *exec.Cmd
+	out     *output
+}
+
+// startServer runs a real server, from Debian's packages unless it is a path,
+// until the test ends and waits until it is ready.
+func startServer(t *testing.T, name, address string, args ...string) *server {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real processes; run without -short")
@@ -25,28 +35,48 @@ func startServer(t *testing.T, name, address string, args ...string) {
 	if err != nil {
 		t.Skipf("%s is not installed; .ci/install installs it", name)
 	}
-	out := &output{}
-	cmd := exec.Command(path, args...)
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, cmd.Start())
+	s := &server{t: t, path: path, address: address, args: args, out: &output{}}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
+		s.stop(syscall.SIGTERM)
 		if t.Failed() {
-			t.Logf("%s:\n%s", name, out)
+			t.Logf("%s:\n%s", name, s.out)
 		}
 	})
-	eventually(t, func() error {
-		resp, err := http.Get("http://" + address + "/-/ready")
+	s.start()
+	s.waitReady()
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	s.cmd = exec.Command(s.path, s.args...)
+	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(s.t, s.cmd.Start())
+}
+
+func (s *server) waitReady() {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		resp, err := http.Get("http://" + s.address + "/-/ready")
 		if err != nil {
 			return err
 		}
 		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s is not ready: %s", name, resp.Status)
+			return fmt.Errorf("%s is not ready: %s", s.path, resp.Status)
 		}
 		return resp.Body.Close()
 	})
+}
+
+// stop ends the process, if it runs, and waits for its end.
+func (s *server) stop(sig syscall.Signal) {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(sig)
+	_ = s.cmd.Wait()
+	s.cmd = nil
 }
 
 func startPrometheus(t *testing.T, port int) (base string) {
