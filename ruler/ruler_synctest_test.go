@@ -345,6 +345,29 @@ func TestAlertsGoOnAfterTheWholeClusterWasAway(t *testing.T) {
 	})
 }
 
+// Prometheus takes a backend that does not answer for one without alerts.
+func TestAlertsGoOnAlsoIfTheBackendAnswersLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, alerting("g", time.Minute))
+		w.add("a")
+		pass(3 * time.Minute)
+		fired := w.sent[0].StartsAt
+		w.kill("a")
+		w.sent = nil
+		w.queriesFail = errors.New("backend is away")
+		w.add("b")
+		pass(20 * time.Second)
+		require.Empty(t, w.sent)
+		w.mu.Lock()
+		w.queriesFail = nil
+		w.mu.Unlock()
+		pass(30 * time.Second)
+		require.NotEmpty(t, w.sent)
+		require.Equal(t, fired, w.sent[0].StartsAt)
+	})
+}
+
 func TestSeriesThatVanishAreMarkedAlsoByTheNextOwner(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

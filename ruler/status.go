@@ -63,10 +63,8 @@ type RuleStatus struct {
 	Evaluated time.Time
 	Duration  time.Duration
 	// Err is why the evaluation or its write failed; nil if neither did.
-	Err error
-	// State is the most urgent of the alerts' states.
-	State  alert.Status
-	Alerts []alert.Alert
+	Err    error
+	Alerts alert.State
 }
 
 func (g *group) status() GroupStatus {
@@ -78,8 +76,7 @@ func (g *group) status() GroupStatus {
 			Evaluated: r.evaluation,
 			Duration:  r.duration,
 			Err:       r.err,
-			State:     r.alerts.Status(),
-			Alerts:    r.alerts.Alerts(),
+			Alerts:    r.alerts,
 		}
 	}
 	return s

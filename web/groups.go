@@ -1,16 +1,7 @@
-// Package web is the HTTP API of a rule-evaluator: any member answers for the
-// whole cluster, in the shape of Prometheus' API.
-//
-// It asks the other members over the interface Cluster, merges, filters and
-// encodes; it evaluates nothing. Handlers are safe for concurrent use.
 package web
 
 import (
-	"encoding/json"
-	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/rules"
@@ -21,12 +12,12 @@ import (
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 )
 
-// Group is a rule group as /api/v1/rules shows it: Prometheus' fields, and
-// the member that evaluates it.
-type Group struct {
+// group is a rule group as /api/v1/rules shows it: Prometheus' fields, and
+// the key and the member that evaluates it.
+type group struct {
 	Name           string    `json:"name"`
 	File           string    `json:"file"`
-	Rules          []Rule    `json:"rules"`
+	Rules          []v1.Rule `json:"rules"`
 	Interval       float64   `json:"interval"`
 	Limit          int       `json:"limit"`
 	EvaluationTime float64   `json:"evaluationTime"`
@@ -35,64 +26,30 @@ type Group struct {
 	Owner          string    `json:"owner"`
 }
 
-// Rule is one of Prometheus' two kinds of rules.
-type Rule struct {
-	Alerting  *v1.AlertingRule
-	Recording *v1.RecordingRule
-}
-
-// MarshalJSON encodes the rule that is set.
-func (r Rule) MarshalJSON() ([]byte, error) {
-	if r.Alerting != nil {
-		return json.Marshal(r.Alerting)
+// newGroup shows a group with the rules that pass the filter.
+func newGroup(member string, s ruler.GroupStatus, f filter) group {
+	g := group{
+		Name:           s.Group.Name,
+		File:           s.Group.File,
+		Interval:       s.Group.Interval.Seconds(),
+		Limit:          s.Group.Limit,
+		EvaluationTime: s.Duration.Seconds(),
+		LastEvaluation: s.LastSlot,
+		Key:            s.Group.Key,
+		Owner:          member,
 	}
-	return json.Marshal(r.Recording)
-}
-
-// UnmarshalJSON tells the kinds apart by the field type.
-func (r *Rule) UnmarshalJSON(b []byte) error {
-	var head struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return err
-	}
-	switch head.Type {
-	case "alerting":
-		return json.Unmarshal(b, &r.Alerting)
-	case "recording":
-		return json.Unmarshal(b, &r.Recording)
-	default:
-		return fmt.Errorf("unknown type of rule %q", head.Type)
-	}
-}
-
-// Groups puts what a member knows of its groups into the API's shape.
-func Groups(member string, statuses []ruler.GroupStatus) []Group {
-	groups := make([]Group, len(statuses))
-	for i, s := range statuses {
-		groups[i] = Group{
-			Name:           s.Group.Name,
-			File:           s.Group.File,
-			Rules:          make([]Rule, len(s.Rules)),
-			Interval:       s.Group.Interval.Seconds(),
-			Limit:          s.Group.Limit,
-			EvaluationTime: s.Duration.Seconds(),
-			LastEvaluation: s.LastSlot,
-			Key:            s.Group.Key,
-			Owner:          member,
-		}
-		for j, rs := range s.Rules {
-			groups[i].Rules[j] = newRule(s.Group.Rules[j], rs)
+	for i, rs := range s.Rules {
+		if def := s.Group.Rules[i]; f.passes(def) {
+			g.Rules = append(g.Rules, newRule(def, rs, f.excludeAlerts))
 		}
 	}
-	return groups
+	return g
 }
 
-func newRule(r rule.Rule, s ruler.RuleStatus) Rule {
+func newRule(r rule.Rule, s ruler.RuleStatus, excludeAlerts bool) v1.Rule {
 	health, lastError := health(s)
 	if r.Record != "" {
-		return Rule{Recording: &v1.RecordingRule{
+		return v1.RecordingRule{
 			Name:           r.Record,
 			Query:          r.Expr.String(),
 			Labels:         r.Labels,
@@ -101,23 +58,26 @@ func newRule(r rule.Rule, s ruler.RuleStatus) Rule {
 			EvaluationTime: s.Duration.Seconds(),
 			LastEvaluation: s.Evaluated,
 			Type:           "recording",
-		}}
+		}
 	}
-	return Rule{Alerting: &v1.AlertingRule{
-		State:          s.State.String(),
+	shown := v1.AlertingRule{
+		State:          s.Alerts.Status().String(),
 		Name:           r.Alert,
 		Query:          r.Expr.String(),
 		Duration:       r.For.Seconds(),
 		KeepFiringFor:  r.KeepFiringFor.Seconds(),
 		Labels:         r.Labels,
 		Annotations:    r.Annotations,
-		Alerts:         alerts(s.Alerts),
 		Health:         health,
 		LastError:      lastError,
 		EvaluationTime: s.Duration.Seconds(),
 		LastEvaluation: s.Evaluated,
 		Type:           "alerting",
-	}}
+	}
+	if !excludeAlerts {
+		shown.Alerts = activeAlerts(s.Alerts)
+	}
+	return shown
 }
 
 func health(s ruler.RuleStatus) (rules.RuleHealth, string) {
@@ -131,10 +91,10 @@ func health(s ruler.RuleStatus) (rules.RuleHealth, string) {
 	}
 }
 
-// alerts leaves out resolved ones, as Prometheus does.
-func alerts(all []alert.Alert) []*v1.Alert {
+// activeAlerts leaves out resolved ones, as Prometheus does.
+func activeAlerts(state alert.State) []*v1.Alert {
 	active := []*v1.Alert{}
-	for _, a := range all {
+	for _, a := range state.Alerts() {
 		if a.Status == alert.Inactive {
 			continue
 		}
@@ -151,22 +111,4 @@ func alerts(all []alert.Alert) []*v1.Alert {
 		active = append(active, shown)
 	}
 	return active
-}
-
-// mergeGroups sorts the groups of all members and keeps, of a group that two
-// members show while it changes hands, the one evaluated last.
-func mergeGroups(groups []Group) []Group {
-	slices.SortFunc(groups, func(a, b Group) int {
-		if c := strings.Compare(a.File, b.File); c != 0 {
-			return c
-		}
-		if c := strings.Compare(a.Name, b.Name); c != 0 {
-			return c
-		}
-		if c := strings.Compare(a.Key, b.Key); c != 0 {
-			return c
-		}
-		return b.LastEvaluation.Compare(a.LastEvaluation)
-	})
-	return slices.CompactFunc(groups, func(a, b Group) bool { return a.Key == b.Key })
 }

@@ -1,3 +1,9 @@
+// Package web is the HTTP API of a rule-evaluator: any member answers for the
+// whole cluster, in the shape of Prometheus' API.
+//
+// Each member encodes what it alone knows (Local); the one that is asked puts
+// the parts of all together. The package evaluates nothing and talks to other
+// members over the interface Cluster only. Handlers are safe for concurrent use.
 package web
 
 import (
@@ -6,16 +12,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
 	"sort"
 
-	v1 "github.com/prometheus/prometheus/web/api/v1"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/httputil"
 )
 
 // Cluster is how a member asks all members, itself included.
 type Cluster interface {
-	// Groups returns the groups of every member that answered, and the
-	// errors of those that did not, by name.
-	Groups(ctx context.Context) ([]Group, map[string]error)
+	// Ask returns the parts of every member that answered, and the errors of
+	// those that did not, by name.
+	Ask(ctx context.Context, q Question) ([]Part, map[string]error)
 	// Status returns who is in the cluster and who evaluates what.
 	Status(ctx context.Context) ClusterStatus
 }
@@ -29,8 +39,11 @@ type Deps struct {
 	// Reload reads configuration and rules again.
 	Reload func(context.Context) error
 	// Drain hands all groups over and returns when that is done.
-	Drain  func(context.Context) error
-	Logger *slog.Logger
+	Drain func(context.Context) error
+	// Engine and Queryable answer for the page of an expression.
+	Engine    promql.QueryEngine
+	Queryable storage.Queryable
+	Logger    *slog.Logger
 }
 
 // Handler serves the parts of the API that are about rules and the cluster.
@@ -54,35 +67,51 @@ func (h *Handler) Register(mux Mux) {
 		"/api/v1/rules":          h.rules,
 		"/api/v1/rules/plan":     h.servePlan,
 		"/api/v1/alerts":         h.alerts,
+		"/api/v1/alertmanagers":  h.alertmanagers,
 		"/api/v1/status/tocsin":  h.serveStatus,
 		"/api/v1/status/cluster": h.serveCluster,
 	} {
-		mux.Handle("GET "+path, serve)
+		mux.Handle("GET "+path, httputil.CompressionHandler{Handler: serve})
 	}
+	mux.Handle("GET /graph", http.HandlerFunc(h.graph))
 	mux.HandleLifecycle("/-/reload", http.HandlerFunc(h.serveReload))
 	mux.HandleLifecycle("/-/drain", http.HandlerFunc(h.serveDrain))
 }
 
 func (h *Handler) rules(w http.ResponseWriter, r *http.Request) {
-	f, err := parseFilter(r)
+	params, err := url.ParseQuery(r.URL.RawQuery)
+	if err == nil {
+		_, err = parseFilter(params)
+	}
 	if err != nil {
-		h.answer(w, http.StatusBadRequest, response{Status: "error", ErrorType: "bad_data", Error: err.Error()})
+		h.refuse(w, err)
 		return
 	}
-	groups, warnings := h.gather(r.Context())
-	h.answer(w, http.StatusOK, response{
-		Status:   "success",
-		Data:     map[string]any{"groups": f.apply(groups)},
-		Warnings: warnings,
-	})
+	page, err := parsePage(params)
+	if err != nil {
+		h.refuse(w, err)
+		return
+	}
+	parts, warnings := h.ask(r.Context(), Question{Endpoint: rulesEndpoint, Query: r.URL.RawQuery})
+	groups, next := page.cut(parts)
+	h.send(w, joined{lists: []list{{"groups", groups}}, nextToken: next, warnings: warnings})
 }
 
 func (h *Handler) alerts(w http.ResponseWriter, r *http.Request) {
-	groups, warnings := h.gather(r.Context())
-	h.answer(w, http.StatusOK, response{
-		Status:   "success",
-		Data:     v1.AlertDiscovery{Alerts: activeAlerts(groups)},
-		Warnings: warnings,
+	parts, warnings := h.ask(r.Context(), Question{Endpoint: alertsEndpoint})
+	h.send(w, joined{lists: []list{{"alerts", parts}}, warnings: warnings})
+}
+
+// alertmanagers are those of all members, which may discover different ones.
+func (h *Handler) alertmanagers(w http.ResponseWriter, r *http.Request) {
+	parts, warnings := h.ask(r.Context(), Question{Endpoint: alertmanagersEndpoint})
+	dropped := slices.IndexFunc(parts, func(p Part) bool { return p.file == droppedList })
+	if dropped < 0 {
+		dropped = len(parts)
+	}
+	h.send(w, joined{
+		lists:    []list{{"activeAlertmanagers", parts[:dropped]}, {"droppedAlertmanagers", parts[dropped:]}},
+		warnings: warnings,
 	})
 }
 
@@ -96,15 +125,19 @@ func (h *Handler) serveReload(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// gather asks all members; whoever does not answer is named in a warning.
-func (h *Handler) gather(ctx context.Context) ([]Group, []string) {
-	groups, failed := h.deps.Cluster.Groups(ctx)
+// ask asks all members; whoever does not answer is named in a warning.
+func (h *Handler) ask(ctx context.Context, q Question) ([]Part, []string) {
+	parts, failed := h.deps.Cluster.Ask(ctx, q)
 	var warnings []string
 	for member, err := range failed {
-		warnings = append(warnings, fmt.Sprintf("member %q did not answer, its groups are missing: %s", member, err))
+		warnings = append(warnings, fmt.Sprintf("member %q did not answer, what it alone knows is missing: %s", member, err))
 	}
 	sort.Strings(warnings)
-	return mergeGroups(groups), warnings
+	return merge(parts), warnings
+}
+
+func (h *Handler) refuse(w http.ResponseWriter, err error) {
+	h.answer(w, http.StatusBadRequest, response{Status: "error", ErrorType: "bad_data", Error: err.Error()})
 }
 
 // response is the envelope of Prometheus' API.

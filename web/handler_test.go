@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,14 +24,32 @@ import (
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 )
 
+// fixedCluster is members that know what they are given.
 type fixedCluster struct {
-	groups []Group
-	failed map[string]error
-	status ClusterStatus
+	members []Local
+	failed  map[string]error
+	status  ClusterStatus
 }
 
-func (c fixedCluster) Groups(context.Context) ([]Group, map[string]error) {
-	return append([]Group(nil), c.groups...), c.failed
+// Ask sends answers through their encoding, as between members.
+func (c fixedCluster) Ask(_ context.Context, q Question) ([]Part, map[string]error) {
+	failed := maps.Clone(c.failed)
+	var all []Part
+	for _, m := range c.members {
+		parts, err := m.Answer(q)
+		var encoded []byte
+		if err == nil {
+			encoded, err = EncodeParts(parts)
+		}
+		if err == nil {
+			parts, err = DecodeParts(encoded)
+		}
+		if err != nil {
+			failed[m.Member] = err
+		}
+		all = append(all, parts...)
+	}
+	return all, failed
 }
 
 func (c fixedCluster) Status(context.Context) ClusterStatus { return c.status }
@@ -40,13 +61,13 @@ func expr(t *testing.T, text string) parser.Expr {
 	return e
 }
 
-// firing is an alert that fires, made by the state machine itself.
-func firing(t *testing.T, name string) alert.Alert {
+// firing is the state of a rule with an alert that fires.
+func firing(t *testing.T, name string) alert.State {
 	t.Helper()
 	result, err := alert.Step(alert.Rule{Name: name}, alert.State{}, time.Unix(100, 0).UTC(),
 		promql.Vector{{Metric: labels.FromStrings("pod", "p"), F: 3}}, func(text string, _ promql.Sample) (string, error) { return text, nil })
 	require.NoError(t, err)
-	return result.State.Alerts()[0]
+	return result.State
 }
 
 // testMux permits everything.
@@ -66,7 +87,7 @@ func sampleStatus(t *testing.T) ruler.GroupStatus {
 		Duration: 20 * time.Millisecond,
 		Rules: []ruler.RuleStatus{
 			{Evaluated: slot, Err: errors.New("backend east is away")},
-			{Evaluated: slot, State: alert.Firing, Alerts: []alert.Alert{firing(t, "Down")}},
+			{Evaluated: slot, Alerts: firing(t, "Down")},
 		},
 	}
 }
@@ -87,23 +108,9 @@ func serve(deps Deps, method, target string) *httptest.ResponseRecorder {
 	return rec
 }
 
-// What goes from member to member is what the API shows, so it has to survive
-// the trip.
-func TestGroupsSurviveEncoding(t *testing.T) {
-	t.Parallel()
-	groups := Groups("member-0", []ruler.GroupStatus{sampleStatus(t)})
-	body, err := json.Marshal(groups)
-	require.NoError(t, err)
-	var decoded []Group
-	require.NoError(t, json.Unmarshal(body, &decoded))
-	again, err := json.Marshal(decoded)
-	require.NoError(t, err)
-	require.JSONEq(t, string(body), string(again))
-}
-
 func TestRulesHavePrometheusShape(t *testing.T) {
 	t.Parallel()
-	status, body := get(t, fixedCluster{groups: Groups("member-0", []ruler.GroupStatus{sampleStatus(t)})}, "/api/v1/rules")
+	status, body := get(t, fixedCluster{members: []Local{{Member: "member-0", Groups: []ruler.GroupStatus{sampleStatus(t)}}}}, "/api/v1/rules")
 	require.Equal(t, http.StatusOK, status)
 	text, err := json.Marshal(body)
 	require.NoError(t, err)
@@ -120,7 +127,7 @@ func TestRulesHavePrometheusShape(t *testing.T) {
 
 func TestParametersOfRules(t *testing.T) {
 	t.Parallel()
-	c := fixedCluster{groups: Groups("member-0", []ruler.GroupStatus{sampleStatus(t)})}
+	c := fixedCluster{members: []Local{{Member: "member-0", Groups: []ruler.GroupStatus{sampleStatus(t)}}}}
 	for query, want := range map[string]int{
 		"":                        2,
 		"type=alert":              1,
@@ -148,7 +155,7 @@ func TestParametersOfRules(t *testing.T) {
 	_, body := get(t, c, "/api/v1/rules?exclude_alerts=true&type=alert")
 	rules := body["data"].(map[string]any)["groups"].([]any)[0].(map[string]any)["rules"].([]any)
 	require.Nil(t, rules[0].(map[string]any)["alerts"])
-	for _, bad := range []string{"type=x", "exclude_alerts=maybe", "match[]=}", "match[]={a=~\".*\"}"} {
+	for _, bad := range []string{"type=x", "exclude_alerts=maybe", "match[]=}", "match[]={a=~\".*\"}", "group_limit=0", "group_limit=x", "group_next_token=x", "group_limit=1&group_next_token=x"} {
 		parsed, err := url.ParseQuery(bad)
 		require.NoError(t, err)
 		status, body := get(t, c, "/api/v1/rules?"+parsed.Encode())
@@ -162,7 +169,7 @@ func TestAMemberThatDoesNotAnswerIsNamed(t *testing.T) {
 	c := fixedCluster{failed: map[string]error{"member-2": errors.New("no answer in time")}}
 	status, body := get(t, c, "/api/v1/alerts")
 	require.Equal(t, http.StatusOK, status)
-	require.Equal(t, []any{`member "member-2" did not answer, its groups are missing: no answer in time`}, body["warnings"])
+	require.Equal(t, []any{`member "member-2" did not answer, what it alone knows is missing: no answer in time`}, body["warnings"])
 	require.Equal(t, map[string]any{"alerts": []any{}}, body["data"])
 }
 
@@ -172,8 +179,76 @@ func TestAGroupIsShownOnceByWhoEvaluatedItLast(t *testing.T) {
 	old := sampleStatus(t)
 	newer := sampleStatus(t)
 	newer.LastSlot = newer.LastSlot.Add(time.Minute)
-	groups := append(Groups("old", []ruler.GroupStatus{old}), Groups("new", []ruler.GroupStatus{newer})...)
-	merged := mergeGroups(groups)
-	require.Len(t, merged, 1)
-	require.Equal(t, "new", merged[0].Owner)
+	c := fixedCluster{members: []Local{
+		{Member: "new", Groups: []ruler.GroupStatus{newer}},
+		{Member: "old", Groups: []ruler.GroupStatus{old}},
+	}}
+	_, body := get(t, c, "/api/v1/rules")
+	groups := body["data"].(map[string]any)["groups"].([]any)
+	require.Len(t, groups, 1)
+	require.Equal(t, "new", groups[0].(map[string]any)["owner"])
+	_, body = get(t, c, "/api/v1/alerts")
+	require.Len(t, body["data"].(map[string]any)["alerts"], 1)
+}
+
+func TestAlertmanagersOfAllMembers(t *testing.T) {
+	t.Parallel()
+	parse := func(text string) *url.URL {
+		u, err := url.Parse(text)
+		require.NoError(t, err)
+		return u
+	}
+	c := fixedCluster{members: []Local{
+		{Member: "b", Active: []*url.URL{parse("http://am-2/api/v2/alerts"), parse("http://am-1/api/v2/alerts")}},
+		{Member: "a", Active: []*url.URL{parse("http://am-1/api/v2/alerts")}, Dropped: []*url.URL{parse("http://am-3/api/v2/alerts")}},
+	}}
+	rec := serve(Deps{Cluster: c, Logger: promslog.NewNopLogger()}, http.MethodGet, "/api/v1/alertmanagers")
+	require.JSONEq(t, `{"status":"success","data":{
+		"activeAlertmanagers":[{"url":"http://am-1/api/v2/alerts"},{"url":"http://am-2/api/v2/alerts"}],
+		"droppedAlertmanagers":[{"url":"http://am-3/api/v2/alerts"}]}}`, rec.Body.String())
+}
+
+// TestPagesAreTheWholeList turns pages of every size over groups that three
+// members run; some groups have the same name and file.
+func TestPagesAreTheWholeList(t *testing.T) {
+	t.Parallel()
+	c := fixedCluster{members: make([]Local, 3)}
+	for i := range 20 {
+		g := sampleStatus(t)
+		g.Group.Key, g.Group.Name, g.Group.File = fmt.Sprint("key-", i), fmt.Sprint("group-", i%7), fmt.Sprint("file-", i%3)
+		m := &c.members[i%3]
+		m.Groups = append(m.Groups, g)
+	}
+	keys := func(query string) (keys []string, next string) {
+		_, body := get(t, c, "/api/v1/rules?"+query)
+		data := body["data"].(map[string]any)
+		for _, g := range data["groups"].([]any) {
+			keys = append(keys, g.(map[string]any)["key"].(string))
+		}
+		next, _ = data["groupNextToken"].(string)
+		return keys, next
+	}
+	all, next := keys("")
+	require.Len(t, all, 20)
+	require.Empty(t, next)
+	for limit := 1; limit <= 21; limit++ {
+		var turned []string
+		for token := ""; ; {
+			var page []string
+			page, token = keys(fmt.Sprintf("exclude_alerts=true&group_limit=%d&group_next_token=%s", limit, token))
+			require.LessOrEqual(t, len(page), limit)
+			turned = append(turned, page...)
+			if token == "" {
+				break
+			}
+		}
+		require.Equal(t, all, turned, "pages of %d", limit)
+	}
+	// The group at which the next page begins is gone by then.
+	_, next = keys("group_limit=1")
+	for i, m := range c.members {
+		c.members[i].Groups = slices.DeleteFunc(m.Groups, func(g ruler.GroupStatus) bool { return g.Group.Key == all[1] })
+	}
+	rest, _ := keys("group_limit=100&group_next_token=" + next)
+	require.Equal(t, all[2:], rest)
 }

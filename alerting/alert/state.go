@@ -65,8 +65,9 @@ type State struct {
 // IsEmpty tells that there are no alerts at all.
 func (s State) IsEmpty() bool { return len(s.alerts)+len(s.restored) == 0 }
 
-// Alerts returns the alerts, resolved ones included, sorted by labels.
-func (s State) Alerts() []Alert { return slices.Clone(s.alerts) }
+// Alerts returns the alerts, resolved ones included, sorted by labels. The slice
+// is the state's own and not to be changed.
+func (s State) Alerts() []Alert { return s.alerts }
 
 // Status is the most urgent status of all alerts.
 func (s State) Status() Status {

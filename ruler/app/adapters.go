@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/url"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/template"
 
 	"github.com/tocsin-rules/tocsin/alerting"
 	"github.com/tocsin-rules/tocsin/alerting/alert"
@@ -17,6 +18,7 @@ import (
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/ruler"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
+	"github.com/tocsin-rules/tocsin/sharding"
 	"github.com/tocsin-rules/tocsin/sharding/handoff"
 	"github.com/tocsin-rules/tocsin/web"
 )
@@ -57,18 +59,27 @@ func (t templates) Expander(ctx context.Context, g rule.Group, alertName string,
 	return t.a.templates.Expander(ctx, alerting.RuleTemplates{
 		Alert: alertName,
 		Slot:  slot,
-		Query: func(ctx context.Context, text string, ts time.Time) (promql.Vector, error) {
-			expr, err := parser.ParseExpr(text)
-			if err != nil {
-				return nil, err
-			}
-			if expr, err = plan.Scope(expr, g.Scope); err != nil {
-				return nil, err
-			}
-			r := t.a.evaluator.Evaluate(ctx, ts.Add(-g.QueryOffset), []evaluator.Query{{Name: g.Key + "/" + alertName, Expr: expr}})
-			return r[0].Vector, r[0].Err
-		},
+		Query: scopedQuery(g, alertName, t.a.evaluator.Evaluate),
 	})
+}
+
+// scopedQuery answers the queries of a rule's templates within the tenancy of its
+// group, at the slot itself: the query offset is the expression's alone, as in
+// Prometheus.
+func scopedQuery(
+	g rule.Group, alertName string, evaluate func(context.Context, time.Time, []evaluator.Query) []evaluator.Result,
+) template.QueryFunc {
+	return func(ctx context.Context, text string, ts time.Time) (promql.Vector, error) {
+		expr, err := parser.ParseExpr(text)
+		if err != nil {
+			return nil, err
+		}
+		if expr, err = plan.Scope(expr, g.Scope); err != nil {
+			return nil, err
+		}
+		r := evaluate(ctx, ts, []evaluator.Query{{Name: g.Key + "/" + alertName, Expr: expr, Scope: g.Scope}})
+		return r[0].Vector, r[0].Err
+	}
 }
 
 // peerHandler answers other members.
@@ -82,8 +93,19 @@ func (h peerHandler) Checkpoint(ctx context.Context, from string, states []hando
 	return h.a.ruler.Checkpoint(ctx, from, states)
 }
 
-func (h peerHandler) Status(context.Context) ([]byte, error) {
-	return json.Marshal(web.Groups(h.a.opts.Name, h.a.ruler.Status()))
+func (h peerHandler) Status(_ context.Context, endpoint, query string) ([]byte, error) {
+	parts, err := h.a.local().Answer(web.Question{Endpoint: endpoint, Query: query})
+	if err != nil {
+		return nil, err
+	}
+	return web.EncodeParts(parts)
+}
+
+// local is what this member knows by itself.
+func (a *app) local() web.Local {
+	l := web.Local{Member: a.opts.Name, Groups: a.ruler.Status()}
+	l.Active, l.Dropped = a.sender.Alertmanagers()
+	return l
 }
 
 func (h peerHandler) Describe(context.Context) ([]byte, error) {
@@ -92,47 +114,36 @@ func (h peerHandler) Describe(context.Context) ([]byte, error) {
 
 func (h peerHandler) Costs(context.Context) (map[uint64]uint64, error) { return h.a.costs(), nil }
 
-// cluster asks all members for their groups.
+// cluster asks all members.
 type cluster struct{ a *app }
 
 var _ web.Cluster = cluster{}
 
-func (c cluster) Groups(ctx context.Context) ([]web.Group, map[string]error) {
-	groups := web.Groups(c.a.opts.Name, c.a.ruler.Status())
-	failed := map[string]error{}
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, m := range c.a.gossip.View().Members() {
-		if m.Name == c.a.opts.Name {
-			continue
-		}
-		wg.Go(func() {
-			_, body, err := c.a.rpcClient.Status(ctx, m.GRPCAddress)
-			var theirs []web.Group
-			if err == nil {
-				err = json.Unmarshal(body, &theirs)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			groups = append(groups, theirs...)
-			if err != nil {
-				failed[m.Name] = err
-			}
-		})
+func (c cluster) Ask(ctx context.Context, q web.Question) ([]web.Part, map[string]error) {
+	members := c.a.gossip.View().Members()
+	answers := make([][]web.Part, len(members))
+	errs := make([]error, len(members))
+	var asked sync.WaitGroup
+	for i, m := range members {
+		asked.Go(func() { answers[i], errs[i] = c.askMember(ctx, m, q) })
 	}
-	wg.Wait()
-	return groups, failed
+	asked.Wait()
+	failed := map[string]error{}
+	for i, err := range errs {
+		if err != nil {
+			failed[members[i].Name] = err
+		}
+	}
+	return slices.Concat(answers...), failed
 }
 
-// alertmanagers are those that were discovered, for Prometheus' API.
-type alertmanagers struct{ s *alerting.Sender }
-
-func (a alertmanagers) Alertmanagers() []*url.URL {
-	active, _ := a.s.Alertmanagers()
-	return active
-}
-
-func (a alertmanagers) DroppedAlertmanagers() []*url.URL {
-	_, dropped := a.s.Alertmanagers()
-	return dropped
+func (c cluster) askMember(ctx context.Context, m sharding.Member, q web.Question) ([]web.Part, error) {
+	if m.Name == c.a.opts.Name {
+		return c.a.local().Answer(q)
+	}
+	encoded, err := c.a.rpcClient.Status(ctx, m.GRPCAddress, q.Endpoint, q.Query)
+	if err != nil {
+		return nil, err
+	}
+	return web.DecodeParts(encoded)
 }

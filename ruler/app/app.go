@@ -256,16 +256,16 @@ func (a *app) newHTTP() error {
 		Status:  a.status,
 		Reload:  a.reload,
 		Drain:   a.drainOnRequest,
-		Logger:  a.logger,
+		Engine:  a.evaluator.QueryEngine(), Queryable: a.evaluator.Queryable(),
+		Logger: a.logger,
 	}).Register(a.http)
 	queries := promapi.New(promapi.Config{
-		Engine:        a.evaluator.QueryEngine(),
-		Queryable:     a.evaluator.Queryable(),
-		Alertmanagers: alertmanagers{a.sender},
-		Logger:        a.logger,
-		Registry:      a.reg,
+		Engine:    a.evaluator.QueryEngine(),
+		Queryable: a.evaluator.Queryable(),
+		Logger:    a.logger,
+		Registry:  a.reg,
 	})
-	for _, path := range []string{"query", "query_range", "format_query", "parse_query", "labels", "label/", "series", "alertmanagers", "status/buildinfo", "status/runtimeinfo"} {
+	for _, path := range []string{"query", "query_range", "format_query", "parse_query", "labels", "label/", "series", "status/buildinfo", "status/runtimeinfo"} {
 		a.http.Handle(promapi.Prefix+"/"+path, queries)
 	}
 	return nil

@@ -138,23 +138,12 @@ func (a *app) status() web.MemberStatus {
 		s.Groups++
 		s.Rules += len(g.Rules)
 		for i, r := range g.Rules {
-			countAlerts(&s, r.Alerts)
+			s.Firing += r.Alerts.Count(alert.Firing)
+			s.Pending += r.Alerts.Count(alert.Pending)
 			if r.Err != nil {
 				s.RuleErrors = append(s.RuleErrors, web.RuleError{Group: g.Group.Key, Rule: g.Group.Rules[i].Name(), Error: r.Err.Error()})
 			}
 		}
 	}
 	return s
-}
-
-func countAlerts(s *web.MemberStatus, alerts []alert.Alert) {
-	for _, a := range alerts {
-		switch a.Status {
-		case alert.Firing:
-			s.Firing++
-		case alert.Pending:
-			s.Pending++
-		case alert.Inactive:
-		}
-	}
 }

@@ -61,8 +61,7 @@ type Config struct {
 	// Scraper answers for targets; it is asked anew for every request.
 	Scraper func() Scraper
 	// GlobalURL says how targets on loopback are called from elsewhere.
-	GlobalURL     v1.GlobalURLOptions
-	Alertmanagers v1.AlertmanagerRetriever
+	GlobalURL v1.GlobalURLOptions
 
 	// Settings are shown in /api/v1/status/config; secrets in it are not.
 	Settings func() config.Config
@@ -93,9 +92,6 @@ func (c Config) withDefaults() Config {
 	if c.Scraper == nil {
 		c.Scraper = func() Scraper { return nothing{} }
 	}
-	if c.Alertmanagers == nil {
-		c.Alertmanagers = nothing{}
-	}
 	if c.Settings == nil {
 		c.Settings = func() config.Config { return config.DefaultConfig }
 	}
@@ -120,7 +116,7 @@ func New(c Config) http.Handler {
 		c.Exemplars,
 		func(context.Context) v1.ScrapePoolsRetriever { return c.Scraper() },
 		func(context.Context) v1.TargetRetriever { return c.Scraper() },
-		func(context.Context) v1.AlertmanagerRetriever { return c.Alertmanagers },
+		func(context.Context) v1.AlertmanagerRetriever { return nothing{} },
 		c.Settings,
 		c.Flags,
 		c.GlobalURL,

@@ -409,7 +409,10 @@ func (x *GroupState) GetStateVersion() uint32 {
 }
 
 type StatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path below /api/v1/, and the parameters as in a URL.
+	Endpoint      string `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Query         string `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,12 +447,24 @@ func (*StatusRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
+func (x *StatusRequest) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *StatusRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
 type StatusResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Member string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
-	// Rule groups owned by this member, as a JSON array in the shape of the
-	// groups of Prometheus' /api/v1/rules.
-	GroupsJson    []byte `protobuf:"bytes,2,opt,name=groups_json,json=groupsJson,proto3" json:"groups_json,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A piece of an encoded StatusParts; pieces are joined in their order.
+	Piece         []byte `protobuf:"bytes,1,opt,name=piece,proto3" json:"piece,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,16 +499,132 @@ func (*StatusResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *StatusResponse) GetMember() string {
+func (x *StatusResponse) GetPiece() []byte {
 	if x != nil {
-		return x.Member
+		return x.Piece
+	}
+	return nil
+}
+
+type StatusParts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parts         []*StatusPart          `protobuf:"bytes,1,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusParts) Reset() {
+	*x = StatusParts{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusParts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusParts) ProtoMessage() {}
+
+func (x *StatusParts) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusParts.ProtoReflect.Descriptor instead.
+func (*StatusParts) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StatusParts) GetParts() []*StatusPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// StatusPart is a part of an answer: elements of a list, and their place in it.
+type StatusPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	File  string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Key   string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// The last slot of the group that the part is about, 0 for none.
+	LastSlotMs int64 `protobuf:"varint,4,opt,name=last_slot_ms,json=lastSlotMs,proto3" json:"last_slot_ms,omitempty"`
+	// Elements with commas between them.
+	Json          []byte `protobuf:"bytes,5,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatusPart) Reset() {
+	*x = StatusPart{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatusPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatusPart) ProtoMessage() {}
+
+func (x *StatusPart) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatusPart.ProtoReflect.Descriptor instead.
+func (*StatusPart) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StatusPart) GetFile() string {
+	if x != nil {
+		return x.File
 	}
 	return ""
 }
 
-func (x *StatusResponse) GetGroupsJson() []byte {
+func (x *StatusPart) GetName() string {
 	if x != nil {
-		return x.GroupsJson
+		return x.Name
+	}
+	return ""
+}
+
+func (x *StatusPart) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *StatusPart) GetLastSlotMs() int64 {
+	if x != nil {
+		return x.LastSlotMs
+	}
+	return 0
+}
+
+func (x *StatusPart) GetJson() []byte {
+	if x != nil {
+		return x.Json
 	}
 	return nil
 }
@@ -506,7 +637,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +649,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[8]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +662,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 type DescribeResponse struct {
@@ -545,7 +676,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +688,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[9]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +701,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DescribeResponse) GetMemberJson() []byte {
@@ -588,7 +719,7 @@ type CostsRequest struct {
 
 func (x *CostsRequest) Reset() {
 	*x = CostsRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +731,7 @@ func (x *CostsRequest) String() string {
 func (*CostsRequest) ProtoMessage() {}
 
 func (x *CostsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[10]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +744,7 @@ func (x *CostsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostsRequest.ProtoReflect.Descriptor instead.
 func (*CostsRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 type CostsResponse struct {
@@ -629,7 +760,7 @@ type CostsResponse struct {
 
 func (x *CostsResponse) Reset() {
 	*x = CostsResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +772,7 @@ func (x *CostsResponse) String() string {
 func (*CostsResponse) ProtoMessage() {}
 
 func (x *CostsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +785,7 @@ func (x *CostsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostsResponse.ProtoReflect.Descriptor instead.
 func (*CostsResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CostsResponse) GetGroups() []uint64 {
@@ -679,7 +810,7 @@ type ClockRequest struct {
 
 func (x *ClockRequest) Reset() {
 	*x = ClockRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +822,7 @@ func (x *ClockRequest) String() string {
 func (*ClockRequest) ProtoMessage() {}
 
 func (x *ClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +835,7 @@ func (x *ClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
 func (*ClockRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 type ClockResponse struct {
@@ -716,7 +847,7 @@ type ClockResponse struct {
 
 func (x *ClockResponse) Reset() {
 	*x = ClockResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +859,7 @@ func (x *ClockResponse) String() string {
 func (*ClockResponse) ProtoMessage() {}
 
 func (x *ClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +872,7 @@ func (x *ClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
 func (*ClockResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClockResponse) GetUnixNanos() int64 {
@@ -782,12 +913,22 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tgroup_key\x18\x01 \x01(\tR\bgroupKey\x12*\n" +
 	"\x11committed_slot_ms\x18\x02 \x01(\x03R\x0fcommittedSlotMs\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\fR\x05state\x12#\n" +
-	"\rstate_version\x18\x04 \x01(\rR\fstateVersion\"\x0f\n" +
-	"\rStatusRequest\"I\n" +
-	"\x0eStatusResponse\x12\x16\n" +
-	"\x06member\x18\x01 \x01(\tR\x06member\x12\x1f\n" +
-	"\vgroups_json\x18\x02 \x01(\fR\n" +
-	"groupsJson\"\x11\n" +
+	"\rstate_version\x18\x04 \x01(\rR\fstateVersion\"A\n" +
+	"\rStatusRequest\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x14\n" +
+	"\x05query\x18\x02 \x01(\tR\x05query\"&\n" +
+	"\x0eStatusResponse\x12\x14\n" +
+	"\x05piece\x18\x01 \x01(\fR\x05piece\"B\n" +
+	"\vStatusParts\x123\n" +
+	"\x05parts\x18\x01 \x03(\v2\x1d.tocsin.cluster.v1.StatusPartR\x05parts\"|\n" +
+	"\n" +
+	"StatusPart\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12 \n" +
+	"\flast_slot_ms\x18\x04 \x01(\x03R\n" +
+	"lastSlotMs\x12\x12\n" +
+	"\x04json\x18\x05 \x01(\fR\x04json\"\x11\n" +
 	"\x0fDescribeRequest\"3\n" +
 	"\x10DescribeResponse\x12\x1f\n" +
 	"\vmember_json\x18\x01 \x01(\fR\n" +
@@ -799,12 +940,12 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\fClockRequest\".\n" +
 	"\rClockResponse\x12\x1d\n" +
 	"\n" +
-	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos2\xec\x03\n" +
+	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos2\xee\x03\n" +
 	"\aCluster\x12J\n" +
 	"\x05Claim\x12\x1f.tocsin.cluster.v1.ClaimRequest\x1a .tocsin.cluster.v1.ClaimResponse\x12Y\n" +
 	"\n" +
-	"Checkpoint\x12$.tocsin.cluster.v1.CheckpointRequest\x1a%.tocsin.cluster.v1.CheckpointResponse\x12M\n" +
-	"\x06Status\x12 .tocsin.cluster.v1.StatusRequest\x1a!.tocsin.cluster.v1.StatusResponse\x12S\n" +
+	"Checkpoint\x12$.tocsin.cluster.v1.CheckpointRequest\x1a%.tocsin.cluster.v1.CheckpointResponse\x12O\n" +
+	"\x06Status\x12 .tocsin.cluster.v1.StatusRequest\x1a!.tocsin.cluster.v1.StatusResponse0\x01\x12S\n" +
 	"\bDescribe\x12\".tocsin.cluster.v1.DescribeRequest\x1a#.tocsin.cluster.v1.DescribeResponse\x12J\n" +
 	"\x05Costs\x12\x1f.tocsin.cluster.v1.CostsRequest\x1a .tocsin.cluster.v1.CostsResponse\x12J\n" +
 	"\x05Clock\x12\x1f.tocsin.cluster.v1.ClockRequest\x1a .tocsin.cluster.v1.ClockResponseB;Z9github.com/tocsin-rules/tocsin/proto/cluster/v1;clusterv1b\x06proto3"
@@ -821,7 +962,7 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*ClaimRequest)(nil),       // 0: tocsin.cluster.v1.ClaimRequest
 	(*ClaimResponse)(nil),      // 1: tocsin.cluster.v1.ClaimResponse
@@ -831,34 +972,37 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*GroupState)(nil),         // 5: tocsin.cluster.v1.GroupState
 	(*StatusRequest)(nil),      // 6: tocsin.cluster.v1.StatusRequest
 	(*StatusResponse)(nil),     // 7: tocsin.cluster.v1.StatusResponse
-	(*DescribeRequest)(nil),    // 8: tocsin.cluster.v1.DescribeRequest
-	(*DescribeResponse)(nil),   // 9: tocsin.cluster.v1.DescribeResponse
-	(*CostsRequest)(nil),       // 10: tocsin.cluster.v1.CostsRequest
-	(*CostsResponse)(nil),      // 11: tocsin.cluster.v1.CostsResponse
-	(*ClockRequest)(nil),       // 12: tocsin.cluster.v1.ClockRequest
-	(*ClockResponse)(nil),      // 13: tocsin.cluster.v1.ClockResponse
+	(*StatusParts)(nil),        // 8: tocsin.cluster.v1.StatusParts
+	(*StatusPart)(nil),         // 9: tocsin.cluster.v1.StatusPart
+	(*DescribeRequest)(nil),    // 10: tocsin.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),   // 11: tocsin.cluster.v1.DescribeResponse
+	(*CostsRequest)(nil),       // 12: tocsin.cluster.v1.CostsRequest
+	(*CostsResponse)(nil),      // 13: tocsin.cluster.v1.CostsResponse
+	(*ClockRequest)(nil),       // 14: tocsin.cluster.v1.ClockRequest
+	(*ClockResponse)(nil),      // 15: tocsin.cluster.v1.ClockResponse
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	5,  // 0: tocsin.cluster.v1.ClaimResponse.groups:type_name -> tocsin.cluster.v1.GroupState
 	5,  // 1: tocsin.cluster.v1.CheckpointRequest.groups:type_name -> tocsin.cluster.v1.GroupState
 	4,  // 2: tocsin.cluster.v1.CheckpointRequest.changes:type_name -> tocsin.cluster.v1.GroupChange
-	0,  // 3: tocsin.cluster.v1.Cluster.Claim:input_type -> tocsin.cluster.v1.ClaimRequest
-	2,  // 4: tocsin.cluster.v1.Cluster.Checkpoint:input_type -> tocsin.cluster.v1.CheckpointRequest
-	6,  // 5: tocsin.cluster.v1.Cluster.Status:input_type -> tocsin.cluster.v1.StatusRequest
-	8,  // 6: tocsin.cluster.v1.Cluster.Describe:input_type -> tocsin.cluster.v1.DescribeRequest
-	10, // 7: tocsin.cluster.v1.Cluster.Costs:input_type -> tocsin.cluster.v1.CostsRequest
-	12, // 8: tocsin.cluster.v1.Cluster.Clock:input_type -> tocsin.cluster.v1.ClockRequest
-	1,  // 9: tocsin.cluster.v1.Cluster.Claim:output_type -> tocsin.cluster.v1.ClaimResponse
-	3,  // 10: tocsin.cluster.v1.Cluster.Checkpoint:output_type -> tocsin.cluster.v1.CheckpointResponse
-	7,  // 11: tocsin.cluster.v1.Cluster.Status:output_type -> tocsin.cluster.v1.StatusResponse
-	9,  // 12: tocsin.cluster.v1.Cluster.Describe:output_type -> tocsin.cluster.v1.DescribeResponse
-	11, // 13: tocsin.cluster.v1.Cluster.Costs:output_type -> tocsin.cluster.v1.CostsResponse
-	13, // 14: tocsin.cluster.v1.Cluster.Clock:output_type -> tocsin.cluster.v1.ClockResponse
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	9,  // 3: tocsin.cluster.v1.StatusParts.parts:type_name -> tocsin.cluster.v1.StatusPart
+	0,  // 4: tocsin.cluster.v1.Cluster.Claim:input_type -> tocsin.cluster.v1.ClaimRequest
+	2,  // 5: tocsin.cluster.v1.Cluster.Checkpoint:input_type -> tocsin.cluster.v1.CheckpointRequest
+	6,  // 6: tocsin.cluster.v1.Cluster.Status:input_type -> tocsin.cluster.v1.StatusRequest
+	10, // 7: tocsin.cluster.v1.Cluster.Describe:input_type -> tocsin.cluster.v1.DescribeRequest
+	12, // 8: tocsin.cluster.v1.Cluster.Costs:input_type -> tocsin.cluster.v1.CostsRequest
+	14, // 9: tocsin.cluster.v1.Cluster.Clock:input_type -> tocsin.cluster.v1.ClockRequest
+	1,  // 10: tocsin.cluster.v1.Cluster.Claim:output_type -> tocsin.cluster.v1.ClaimResponse
+	3,  // 11: tocsin.cluster.v1.Cluster.Checkpoint:output_type -> tocsin.cluster.v1.CheckpointResponse
+	7,  // 12: tocsin.cluster.v1.Cluster.Status:output_type -> tocsin.cluster.v1.StatusResponse
+	11, // 13: tocsin.cluster.v1.Cluster.Describe:output_type -> tocsin.cluster.v1.DescribeResponse
+	13, // 14: tocsin.cluster.v1.Cluster.Costs:output_type -> tocsin.cluster.v1.CostsResponse
+	15, // 15: tocsin.cluster.v1.Cluster.Clock:output_type -> tocsin.cluster.v1.ClockResponse
+	10, // [10:16] is the sub-list for method output_type
+	4,  // [4:10] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -872,7 +1016,7 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

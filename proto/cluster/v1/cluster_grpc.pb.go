@@ -41,9 +41,9 @@ type ClusterClient interface {
 	// Checkpoint leaves the state after a committed slot with the group's
 	// successor.
 	Checkpoint(ctx context.Context, in *CheckpointRequest, opts ...grpc.CallOption) (*CheckpointResponse, error)
-	// Status answers with what this member alone knows, for the API of the
-	// whole cluster.
-	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// Status answers a request of the HTTP API with what this member alone
+	// knows, for the API of the whole cluster.
+	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StatusResponse], error)
 	// Describe answers with how this member is: what operators look at, without
 	// rules and alerts.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
@@ -82,15 +82,24 @@ func (c *clusterClient) Checkpoint(ctx context.Context, in *CheckpointRequest, o
 	return out, nil
 }
 
-func (c *clusterClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error) {
+func (c *clusterClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StatusResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StatusResponse)
-	err := c.cc.Invoke(ctx, Cluster_Status_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[0], Cluster_Status_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[StatusRequest, StatusResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_StatusClient = grpc.ServerStreamingClient[StatusResponse]
 
 func (c *clusterClient) Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -133,9 +142,9 @@ type ClusterServer interface {
 	// Checkpoint leaves the state after a committed slot with the group's
 	// successor.
 	Checkpoint(context.Context, *CheckpointRequest) (*CheckpointResponse, error)
-	// Status answers with what this member alone knows, for the API of the
-	// whole cluster.
-	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Status answers a request of the HTTP API with what this member alone
+	// knows, for the API of the whole cluster.
+	Status(*StatusRequest, grpc.ServerStreamingServer[StatusResponse]) error
 	// Describe answers with how this member is: what operators look at, without
 	// rules and alerts.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
@@ -160,8 +169,8 @@ func (UnimplementedClusterServer) Claim(context.Context, *ClaimRequest) (*ClaimR
 func (UnimplementedClusterServer) Checkpoint(context.Context, *CheckpointRequest) (*CheckpointResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Checkpoint not implemented")
 }
-func (UnimplementedClusterServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+func (UnimplementedClusterServer) Status(*StatusRequest, grpc.ServerStreamingServer[StatusResponse]) error {
+	return status.Error(codes.Unimplemented, "method Status not implemented")
 }
 func (UnimplementedClusterServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
@@ -229,23 +238,16 @@ func _Cluster_Checkpoint_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Cluster_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StatusRequest)
-	if err := dec(in); err != nil {
-		return nil, err
+func _Cluster_Status_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StatusRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
 	}
-	if interceptor == nil {
-		return srv.(ClusterServer).Status(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Cluster_Status_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ClusterServer).Status(ctx, req.(*StatusRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+	return srv.(ClusterServer).Status(m, &grpc.GenericServerStream[StatusRequest, StatusResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_StatusServer = grpc.ServerStreamingServer[StatusResponse]
 
 func _Cluster_Describe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DescribeRequest)
@@ -317,10 +319,6 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_Checkpoint_Handler,
 		},
 		{
-			MethodName: "Status",
-			Handler:    _Cluster_Status_Handler,
-		},
-		{
 			MethodName: "Describe",
 			Handler:    _Cluster_Describe_Handler,
 		},
@@ -333,6 +331,12 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_Clock_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Status",
+			Handler:       _Cluster_Status_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "cluster/v1/cluster.proto",
 }

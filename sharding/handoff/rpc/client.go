@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -90,20 +91,32 @@ func (c *Client) Claim(ctx context.Context, address string, keys []string) ([]ha
 	return fromProto(resp.GetGroups()), nil
 }
 
-// Status asks the member at address for its name and the groups that it owns,
-// a JSON array in the shape of Prometheus' /api/v1/rules.
-func (c *Client) Status(ctx context.Context, address string) (member string, groups []byte, err error) {
+// Status asks the member at address for its part of the answer to a request of
+// the HTTP API.
+func (c *Client) Status(ctx context.Context, address, endpoint, query string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, StatusDeadline)
 	defer cancel()
 	cluster, err := c.cluster(address)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	resp, err := cluster.Status(ctx, &clusterv1.StatusRequest{})
+	stream, err := cluster.Status(ctx, &clusterv1.StatusRequest{Endpoint: endpoint, Query: query})
 	if err != nil {
-		return "", nil, fmt.Errorf("ask %s for its status: %w", address, err)
+		return nil, fmt.Errorf("ask %s for its status: %w", address, err)
 	}
-	return resp.GetMember(), resp.GetGroupsJson(), nil
+	var encoded []byte
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return encoded, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ask %s for its status: %w", address, err)
+		}
+		if encoded = append(encoded, resp.GetPiece()...); len(encoded) > maxStatusBytes {
+			return nil, fmt.Errorf("status of %s takes more than %d bytes", address, maxStatusBytes)
+		}
+	}
 }
 
 // Describe asks the member at address how it is, a JSON object.

@@ -22,6 +22,10 @@ const (
 	// maxAnswerBytes bounds the states of one answer to a claim. Groups that
 	// don't fit are left out, so the claimant asks for them again.
 	maxAnswerBytes = 24 << 20
+	// maxStatusBytes bounds the answer to a status request, which comes in
+	// pieces of statusPieceBytes.
+	maxStatusBytes   = 512 << 20
+	statusPieceBytes = 1 << 20
 	// checkpointBytes is what a checkpoint is split at.
 	checkpointBytes = 4 << 20
 	// maxKeys and maxStates bound the groups of one request.

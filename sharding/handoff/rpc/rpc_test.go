@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ import (
 
 // member answers as told.
 type member struct {
+	name  string
 	claim func(ctx context.Context, from string, keys []string) ([]handoff.GroupState, error)
 
 	mu          sync.Mutex
@@ -49,7 +51,9 @@ func (m *member) Checkpoint(_ context.Context, from string, states []handoff.Gro
 	return nil
 }
 
-func (m *member) Status(context.Context) ([]byte, error) { return []byte(`[{"name":"g"}]`), nil }
+func (m *member) Status(_ context.Context, endpoint, query string) ([]byte, error) {
+	return []byte(m.name + strings.Repeat(endpoint+"?"+query+";", 300_000)), nil
+}
 
 func (m *member) Describe(context.Context) ([]byte, error) { return []byte(`{"ready":true}`), nil }
 
@@ -131,10 +135,9 @@ func TestMembersTalk(t *testing.T) {
 			require.Equal(t, "a", m.from)
 			require.Equal(t, [][]handoff.GroupState{known}, m.checkpoints)
 
-			who, groups, err := c.Status(t.Context(), address)
+			said, err := c.Status(t.Context(), address, "rules", "type=alert")
 			require.NoError(t, err)
-			require.Equal(t, "b", who)
-			require.JSONEq(t, `[{"name":"g"}]`, string(groups))
+			require.Equal(t, strings.Repeat("rules?type=alert;", 300_000), string(said), "in pieces")
 			description, err := c.Describe(t.Context(), address)
 			require.NoError(t, err)
 			require.JSONEq(t, `{"ready":true}`, string(description))
@@ -241,10 +244,10 @@ func TestConnectionsAreKeptWhileTheirMembersAreThere(t *testing.T) {
 	other := serve(t, &member{}, ServerConfig{})
 	c, address := client(t, transport.Config{}), s.Addr().String()
 	for range 3 {
-		_, _, err := c.Status(t.Context(), address)
+		_, err := c.Status(t.Context(), address, "rules", "")
 		require.NoError(t, err)
 	}
-	_, _, err := c.Status(t.Context(), other.Addr().String())
+	_, err := c.Status(t.Context(), other.Addr().String(), "rules", "")
 	require.NoError(t, err)
 	require.Len(t, c.conns, 2)
 	c.Keep([]string{address, "127.0.0.1:1"})
@@ -253,16 +256,16 @@ func TestConnectionsAreKeptWhileTheirMembersAreThere(t *testing.T) {
 
 	// A member that comes back at its address is found again.
 	s.stop(t)
-	_, _, err = c.Status(t.Context(), address)
+	_, err = c.Status(t.Context(), address, "rules", "")
 	require.Error(t, err)
-	serve(t, &member{}, ServerConfig{Member: "again", ListenAddress: address})
+	serve(t, &member{name: "again"}, ServerConfig{ListenAddress: address})
 	require.Eventually(t, func() bool {
-		who, _, err := c.Status(t.Context(), address)
-		return err == nil && who == "again"
+		said, err := c.Status(t.Context(), address, "rules", "")
+		return err == nil && strings.HasPrefix(string(said), "again")
 	}, 30*time.Second, 20*time.Millisecond)
 
 	c.Close()
-	_, _, err = c.Status(t.Context(), address)
+	_, err = c.Status(t.Context(), address, "rules", "")
 	require.ErrorIs(t, err, ErrClosed)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,9 +39,9 @@ type Handler interface {
 	Claim(ctx context.Context, from string, keys []string) ([]handoff.GroupState, error)
 	// Checkpoint takes states of another member: a handoff.CheckpointReceived.
 	Checkpoint(ctx context.Context, from string, states []handoff.GroupState) error
-	// Status returns the groups that this member owns, as a JSON array in the
-	// shape of Prometheus' /api/v1/rules.
-	Status(ctx context.Context) ([]byte, error)
+	// Status returns what this member alone knows in answer to a request of the
+	// HTTP API, encoded for the composition root of the other member.
+	Status(ctx context.Context, endpoint, query string) ([]byte, error)
 	// Describe returns how this member is, as a JSON object.
 	Describe(ctx context.Context) ([]byte, error)
 	// Costs returns what the groups that run here cost, by the hash of their
@@ -125,6 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(s.observe),
+		grpc.StreamInterceptor(s.observeStream),
 	)
 	clusterv1.RegisterClusterServer(srv, s)
 	stopped := context.AfterFunc(ctx, func() {
@@ -142,10 +144,21 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) observe(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	start := time.Now()
 	resp, err := next(ctx, req)
-	method := methodName(info.FullMethod)
+	s.count(info.FullMethod, start, err)
+	return resp, err
+}
+
+func (s *Server) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	start := time.Now()
+	err := next(srv, stream)
+	s.count(info.FullMethod, start, err)
+	return err
+}
+
+func (s *Server) count(fullMethod string, start time.Time, err error) {
+	method := methodName(fullMethod)
 	s.duration.WithLabelValues(method).Observe(time.Since(start).Seconds())
 	s.requests.WithLabelValues(method, status.Code(err).String()).Inc()
-	return resp, err
 }
 
 // Claim is the Cluster service's.
@@ -182,12 +195,17 @@ func (s *Server) fit(states []handoff.GroupState, member string) []handoff.Group
 }
 
 // Status is the Cluster service's.
-func (s *Server) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
-	groups, err := s.handler.Status(ctx)
+func (s *Server) Status(req *clusterv1.StatusRequest, stream grpc.ServerStreamingServer[clusterv1.StatusResponse]) error {
+	encoded, err := s.handler.Status(stream.Context(), req.GetEndpoint(), req.GetQuery())
 	if err != nil {
-		return nil, asStatus(err)
+		return asStatus(err)
 	}
-	return &clusterv1.StatusResponse{Member: s.cfg.Member, GroupsJson: groups}, nil
+	for piece := range slices.Chunk(encoded, statusPieceBytes) {
+		if err := stream.Send(&clusterv1.StatusResponse{Piece: piece}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Describe is the Cluster service's.
