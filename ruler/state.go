@@ -1,10 +1,15 @@
 package ruler
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/tocsin-rules/tocsin/alerting/alert"
@@ -12,15 +17,18 @@ import (
 	"github.com/tocsin-rules/tocsin/sharding/handoff"
 )
 
-// stateVersion is raised when the meaning of an encoded field changes.
-const stateVersion = 1
+// stateVersion is raised when the meaning of an encoded field changes. Version 2
+// is a list of rules, each of them JSON that is compressed by itself, one after the
+// other; version 1 was one JSON document.
+const stateVersion = 2
 
-// encodedGroup is what moves with a group from member to member. Rules are
-// known by their identity, so that the state fits an edited group too.
+// encodedGroup is version 1.
 type encodedGroup struct {
 	Rules []encodedRule `json:"rules"`
 }
 
+// encodedRule is what of a rule moves with its group from member to member.
+// Rules are known by their identity, so that the state fits an edited group too.
 type encodedRule struct {
 	ID string `json:"id"`
 	// BehindMs is the first slot that a rule which lags behind the group
@@ -42,18 +50,13 @@ func (g *group) encode(p schedule.Progress) (handoff.GroupState, error) {
 	if g.encoded != nil && len(p.Behind) == 0 {
 		return state, nil
 	}
-	enc := struct {
-		Rules []json.RawMessage `json:"rules"`
-	}{make([]json.RawMessage, len(g.rules))}
+	var data []byte
 	for i := range g.rules {
-		var err error
-		if enc.Rules[i], err = g.encodeRule(i, p.Behind[i]); err != nil {
+		encoded, err := g.encodeRule(i, p.Behind[i])
+		if err != nil {
 			return handoff.GroupState{}, fmt.Errorf("encode state of group %q: %w", g.def.Key, err)
 		}
-	}
-	data, err := json.Marshal(enc)
-	if err != nil {
-		return handoff.GroupState{}, fmt.Errorf("encode state of group %q: %w", g.def.Key, err)
+		data = append(data, encoded...)
 	}
 	state.Data, g.encoded = data, data
 	if len(p.Behind) > 0 {
@@ -62,7 +65,7 @@ func (g *group) encode(p schedule.Progress) (handoff.GroupState, error) {
 	return state, nil
 }
 
-// encodeRule returns an encodedRule. The lock is held.
+// encodeRule returns an encodedRule, compressed. The lock is held.
 func (g *group) encodeRule(i int, behind time.Time) ([]byte, error) {
 	s := &g.rules[i]
 	if s.encoded != nil && behind.IsZero() {
@@ -74,11 +77,60 @@ func (g *group) encodeRule(i int, behind time.Time) ([]byte, error) {
 	}
 	if !behind.IsZero() {
 		e.BehindMs = behind.UnixMilli()
-		return json.Marshal(e)
+		return compress(e)
 	}
 	var err error
-	s.encoded, err = json.Marshal(e)
+	s.encoded, err = compress(e)
 	return s.encoded, err
+}
+
+// What compresses and decompresses is expensive to make, and may be used by many.
+// With the window that is the default it would take 32 MiB of every member; the
+// options are such that making them does not fail.
+var (
+	encoder, _ = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+	decoder, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxStateBytes))
+)
+
+// maxStateBytes bounds the state of one group when it is not compressed.
+const maxStateBytes = 1 << 30
+
+// compress makes a tenth of what an alert takes: its labels are mostly those of
+// its neighbours.
+func compress(e encodedRule) ([]byte, error) {
+	text, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clip(encoder.EncodeAll(text, nil)), nil
+}
+
+// decodeRules reads the state of any version.
+func decodeRules(s handoff.GroupState) ([]encodedRule, error) {
+	switch s.Version {
+	case 1:
+		var enc encodedGroup
+		err := json.Unmarshal(s.Data, &enc)
+		return enc.Rules, err
+	case stateVersion:
+	default:
+		return nil, fmt.Errorf("version %d is unknown, this member reads versions up to %d", s.Version, stateVersion)
+	}
+	text, err := decoder.DecodeAll(s.Data, nil)
+	if err != nil {
+		return nil, err
+	}
+	var rules []encodedRule
+	for dec := json.NewDecoder(bytes.NewReader(text)); ; {
+		var e encodedRule
+		switch err := dec.Decode(&e); {
+		case errors.Is(err, io.EOF):
+			return rules, nil
+		case err != nil:
+			return nil, err
+		}
+		rules = append(rules, e)
+	}
 }
 
 // restore takes over what another member knew of the group and returns how
@@ -88,15 +140,12 @@ func (g *group) restore(s handoff.GroupState) (schedule.Progress, error) {
 	if len(s.Data) == 0 {
 		return p, nil
 	}
-	if s.Version != stateVersion {
-		return p, fmt.Errorf("decode state of group %q: version %d is unknown, this member reads version %d", s.Key, s.Version, stateVersion)
-	}
-	var enc encodedGroup
-	if err := json.Unmarshal(s.Data, &enc); err != nil {
+	rules, err := decodeRules(s)
+	if err != nil {
 		return p, fmt.Errorf("decode state of group %q: %w", s.Key, err)
 	}
 	byID := map[string]encodedRule{}
-	for _, e := range enc.Rules {
+	for _, e := range rules {
 		byID[e.ID] = e
 	}
 	p.Behind = map[int]time.Time{}
