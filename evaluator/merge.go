@@ -152,7 +152,7 @@ func (m *merge) direct(site int) parser.Value {
 		case promql.Vector:
 			vector = append(vector, v...)
 		case promql.Matrix:
-			matrix = append(matrix, v...)
+			matrix = append(slices.Grow(matrix, 1), v...) // Not nil, if empty.
 		}
 	}
 	if matrix != nil || m.batch.options.Window.Step != 0 {
