@@ -85,12 +85,20 @@ func (g *group) encodeRule(i int, behind time.Time) ([]byte, error) {
 }
 
 // What compresses and decompresses is expensive to make, and may be used by many.
-// With the window that is the default it would take 32 MiB of every member; the
-// options are such that making them does not fail.
+// The options of both are such that making them does not fail.
 var (
-	encoder, _ = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+	encoder    = newEncoder()
 	decoder, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxStateBytes))
 )
+
+// newEncoder has a small window: the default would take 32 MiB of every member.
+func newEncoder() *zstd.Encoder {
+	e, _ := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+	// It makes the channel that its users share when it is first used. That must
+	// not be in the bubble of one test.
+	e.EncodeAll(nil, nil)
+	return e
+}
 
 // maxStateBytes bounds the state of one group when it is not compressed.
 const maxStateBytes = 1 << 30
