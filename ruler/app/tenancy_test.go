@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/tocsin-rules/tocsin/alerting"
 	"github.com/tocsin-rules/tocsin/alerting/alert"
 	"github.com/tocsin-rules/tocsin/backend"
 	"github.com/tocsin-rules/tocsin/backend/engine"
@@ -243,7 +244,7 @@ func TestTenantsTouchTheirOwn(t *testing.T) {
 	cfg.Member = "a"
 	r, err := ruler.New(cfg, ruler.Deps{
 		Evaluator: batchEvaluator{e}, Writer: box, Notifier: box, Peers: nobody{}, History: e.Queryable(),
-		Templates: templates{&app{evaluator: e, externalURL: &url.URL{}}},
+		Templates: templates{&app{evaluator: e, templates: alerting.NewTemplates(alerting.TemplatesConfig{ExternalURL: &url.URL{}}, prometheus.NewRegistry())}},
 		Logger:    slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
