@@ -91,8 +91,17 @@ func (c ThanosConfig) dialOptions() ([]grpc.DialOption, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingInterval}),
 		grpc.WithConnectParams(connectParams),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultServiceConfig(repeatOnce),
 	}, nil
 }
+
+// repeatOnce makes gRPC ask again if a connection turns out to be gone before an
+// answer began, as one does that was kept while the server was restarted: all
+// calls only read.
+const repeatOnce = `{"methodConfig": [{"name": [{}], "retryPolicy": {
+	"maxAttempts": 2, "initialBackoff": "0.02s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
+	"retryableStatusCodes": ["UNAVAILABLE"]
+}}]}`
 
 // Execute implements Client.
 func (t *Thanos) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
@@ -119,8 +121,9 @@ func TestAFaultyFileOfPeersIsReported(t *testing.T) {
 		_, err := readPeers(file)
 		require.ErrorContains(t, err, wanted)
 	}
-	c := onLoopback(t, "a", "")
-	c.cfg.Peers, c.cfg.PeersFile = []string{"127.0.0.1:1"}, file
+	c, err := New(Config{Name: "a", BindAddress: "127.0.0.1:0", Peers: []string{"127.0.0.1:1"}}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	require.NoError(t, err)
+	c.cfg.PeersFile = file // It became faulty later.
 	found, err := c.resolve(context.Background())
 	require.Error(t, err)
 	require.Equal(t, []string{"127.0.0.1:1"}, found, "the others are tried nevertheless")
