@@ -175,7 +175,7 @@ func (m *merge) local(ctx context.Context, q plan.QueryPlan, o outcome) outcome 
 	o.err = res.Err
 	switch {
 	case res.Err == nil:
-		o.value = kept(res.Value)
+		o.value = remote.Kept(res.Value)
 	case data.fault != nil:
 		// The engine's word for a late backend does not name it.
 		o.err = data.fault
@@ -190,20 +190,6 @@ func (m *merge) newQuery(ctx context.Context, data *localData, expr string) (pro
 		return m.evaluator.local.NewInstantQuery(ctx, data, opts, expr, timestamp.Time(w.Start))
 	}
 	return m.evaluator.local.NewRangeQuery(ctx, data, opts, expr, timestamp.Time(w.Start), timestamp.Time(w.End), time.Duration(w.Step)*time.Millisecond)
-}
-
-// kept copies the part of a value that the engine takes back when the query
-// is closed.
-func kept(v parser.Value) parser.Value {
-	matrix, ok := v.(promql.Matrix)
-	if !ok {
-		return v
-	}
-	c := slices.Clone(matrix)
-	for i, s := range c {
-		c[i].Floats, c[i].Histograms = slices.Clone(s.Floats), slices.Clone(s.Histograms)
-	}
-	return c
 }
 
 // localData is the storage of one local expression: sites and raw series.

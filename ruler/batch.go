@@ -200,8 +200,7 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 	}
 	queries := make([]Query, len(evaluations))
 	for i, e := range evaluations {
-		def := e.task.group.def
-		queries[i] = Query{Name: def.Key + "/" + def.Rules[e.rule].Name(), Expr: def.Rules[e.rule].Expr, Scope: def.Scope}
+		queries[i] = e.task.group.query(e.rule)
 	}
 	at := b.slot.Add(-b.offset)
 	start := time.Now()
@@ -211,7 +210,7 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 		e.task.work += ruleWork + len(results[i].Vector)
 		e.err = results[i].Err
 		if e.err == nil {
-			e.err = r.produce(ctx, e, results[i].Vector, at)
+			e.err = r.produce(ctx, e, results[i].Vector)
 		}
 		r.evaluated(e, results[i].Retryable, took/time.Duration(len(evaluations)))
 	}
@@ -271,42 +270,25 @@ func (e *evaluation) finish(took time.Duration) {
 	})
 }
 
-// produce makes the samples of the rule out of the expression's result.
-func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector, at time.Time) (err error) {
+// produce makes what the rule records out of the expression's result.
+func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector) error {
 	g := e.task.group
-	if e.isAlert() {
-		e.samples, err = r.step(ctx, e, vector)
-	} else {
-		e.samples, err = record(g.def, g.def.Rules[e.rule], vector)
-	}
+	p := producer{templates: r.deps.Templates, resend: r.cfg.ResendDelay, log: r.log}
+	samples, markers, err := p.produce(ctx, g, e.rule, e.task.job.Slot, vector)
 	if err != nil {
 		return err
 	}
-	unit := slices.Concat(write.Unit(e.samples), ended(g.get(e.rule).series, e.samples, at.UnixMilli()))
+	e.samples = samples
+	unit := slices.Concat(write.Unit(samples), markers)
 	if !e.isAlert() {
 		e.unit = unit
 		return nil
 	}
 	g.update(e.rule, func(s *ruleState) {
-		s.setSeries(seriesOf(e.samples))
+		s.setSeries(seriesOf(samples))
 		s.setUnwritten(s.unwritten.add(unit, g.def.Interval.Milliseconds()))
 	})
 	return nil
-}
-
-func (r *Ruler) step(ctx context.Context, e *evaluation, vector promql.Vector) ([]promql.Sample, error) {
-	g := e.task.group
-	ar := alertRule(g.def, g.def.Rules[e.rule], r.cfg.ResendDelay)
-	slot := e.task.job.Slot
-	result, err := alert.Step(ar, g.get(e.rule).alerts, slot, vector, r.deps.Templates.Expander(ctx, g.def, ar.Name, slot))
-	if result.TemplateErr != nil {
-		r.log.Warn("expanding alert template", "group", g.def.Key, "rule", ar.Name, "err", result.TemplateErr)
-	}
-	if err != nil {
-		return nil, err
-	}
-	g.update(e.rule, func(s *ruleState) { s.setAlerts(result.State) })
-	return result.Samples, nil
 }
 
 // notify sends what is due, also after a failed evaluation: alerts that keep

@@ -122,6 +122,11 @@ func (g *group) adopt(old *group) {
 	g.lastSlot, g.duration, g.work = old.lastSlot, old.duration, old.work
 }
 
+// query is what a rule asks for.
+func (g *group) query(i int) Query {
+	return Query{Name: g.def.Key + "/" + g.def.Rules[i].Name(), Expr: g.def.Rules[i].Expr, Scope: g.def.Scope}
+}
+
 // get returns a copy of a rule's state.
 func (g *group) get(i int) ruleState {
 	g.mu.Lock()

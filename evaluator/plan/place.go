@@ -53,7 +53,7 @@ func (p *placer) batch(queries []Query) {
 
 func (p *placer) query(index int, q Query) QueryPlan {
 	p.index, p.current = index, &QueryPlan{Name: q.Name, Direct: -1}
-	p.plan.timed = p.plan.timed || namesWindow(q.Expr)
+	p.plan.timed = p.plan.timed || NamesWindow(q.Expr)
 	clear(p.known)
 	expr, err := normalise(q.Expr, p.plan.Options)
 	if err := errors.Join(err, checkText(q.Expr)); err != nil {

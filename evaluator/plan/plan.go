@@ -178,9 +178,9 @@ func SiteOf(matchers []*labels.Matcher) (string, bool) {
 	return "", false
 }
 
-// namesWindow tells whether an expression refers to the window that it is
-// evaluated over.
-func namesWindow(expr parser.Expr) (found bool) {
+// NamesWindow tells whether an expression refers, by start() or end(), to the
+// window that it is evaluated over.
+func NamesWindow(expr parser.Expr) (found bool) {
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
 		switch e := n.(type) {
 		case *parser.VectorSelector:

@@ -29,11 +29,11 @@ const (
 //
 // Reads has, for each rule, the earlier ones that it may read.
 func Stages(g Group) (stages, reads [][]int) {
-	prints := make([]footprint, len(g.Rules))
+	prints := make([]Footprint, len(g.Rules))
 	stage := make([]int, len(g.Rules))
 	reads = make([][]int, len(g.Rules))
 	for j, r := range g.Rules {
-		prints[j] = newFootprint(r, g.Scope)
+		prints[j] = NewFootprint(r, g.Scope)
 		for i := range j {
 			distance, bound := prints[j].distance(prints[i])
 			if !bound {
@@ -52,8 +52,8 @@ func Stages(g Group) (stages, reads [][]int) {
 	return stages, reads
 }
 
-// footprint is what a rule reads and writes.
-type footprint struct {
+// Footprint is what a rule reads and writes.
+type Footprint struct {
 	reads  [][]*labels.Matcher
 	writes []pattern
 }
@@ -62,8 +62,9 @@ type footprint struct {
 // may have; labels that are not in it may have any. An absent label is "".
 type pattern map[string][]string
 
-func newFootprint(r Rule, scope labels.Labels) footprint {
-	f := footprint{reads: selectors(r.Expr)}
+// NewFootprint is the footprint of a rule in a group of the given scope.
+func NewFootprint(r Rule, scope labels.Labels) Footprint {
+	f := Footprint{reads: selectors(r.Expr)}
 	fixed := fixedLabels(r, scope)
 	if r.Alert == "" {
 		fixed[labels.MetricName] = []string{r.Record}
@@ -110,11 +111,11 @@ func fixedLabels(r Rule, scope labels.Labels) pattern {
 
 // distance is the least number of stages that f has to come after earlier, a
 // rule before it in the file, if it is bound to it at all.
-func (f footprint) distance(earlier footprint) (stages int, bound bool) {
+func (f Footprint) distance(earlier Footprint) (stages int, bound bool) {
 	switch {
-	case f.readsFrom(earlier):
+	case f.ReadsFrom(earlier):
 		return 1, true
-	case earlier.readsFrom(f), f.overlaps(earlier):
+	case earlier.ReadsFrom(f), f.overlaps(earlier):
 		// The earlier one must not see f's results, nor write after f.
 		return 0, true
 	default:
@@ -122,13 +123,15 @@ func (f footprint) distance(earlier footprint) (stages int, bound bool) {
 	}
 }
 
-func (f footprint) readsFrom(other footprint) bool {
+// ReadsFrom tells whether the rule may read what the other one, which may be
+// itself, records.
+func (f Footprint) ReadsFrom(other Footprint) bool {
 	return slices.ContainsFunc(f.reads, func(selector []*labels.Matcher) bool {
 		return slices.ContainsFunc(other.writes, func(p pattern) bool { return p.maySatisfy(selector) })
 	})
 }
 
-func (f footprint) overlaps(other footprint) bool {
+func (f Footprint) overlaps(other Footprint) bool {
 	return slices.ContainsFunc(f.writes, func(p pattern) bool {
 		return slices.ContainsFunc(other.writes, p.overlaps)
 	})

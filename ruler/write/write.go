@@ -22,7 +22,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/common/config"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 )
 
@@ -57,8 +56,7 @@ type Result struct {
 // Writer routes and sends samples.
 type Writer struct {
 	destinations []*destination
-	names        []string // of the partition labels
-	byPartition  map[string]*destination
+	router       *Router
 	maxPending   int
 	logger       *slog.Logger
 	metrics      *metrics
@@ -112,21 +110,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // New returns a writer to the destinations, whose partition labels must be
 // disjoint and have the same names everywhere.
 func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Writer, error) {
-	w := &Writer{byPartition: map[string]*destination{}, maxPending: cfg.MaxPendingSamples, logger: logger, metrics: newMetrics(reg)}
+	router, err := NewRouter(cfg.Destinations)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{router: router, maxPending: cfg.MaxPendingSamples, logger: logger, metrics: newMetrics(reg)}
 	for _, d := range cfg.Destinations {
 		client, err := config.NewClientFromConfig(d.HTTPClientConfig, "write_"+d.Name)
 		if err != nil {
 			return nil, fmt.Errorf("backend %q: HTTP client for writing: %w", d.Name, err)
 		}
-		dst := &destination{Destination: d, client: client}
-		w.names = w.names[:0]
-		d.Partition.Range(func(l labels.Label) { w.names = append(w.names, l.Name) })
-		partition := string(w.partition(d.Partition))
-		if other, ok := w.byPartition[partition]; ok {
-			return nil, fmt.Errorf("backends %q and %q have the same partition labels %s", other.Name, d.Name, d.Partition)
-		}
-		w.byPartition[partition] = dst
-		w.destinations = append(w.destinations, dst)
+		w.destinations = append(w.destinations, &destination{Destination: d, client: client})
 		w.metrics.initialise(d.Name)
 	}
 	return w, nil
@@ -193,43 +187,18 @@ func (w *Writer) route(units []Unit, results []Result) map[*destination][]outgoi
 	routed := map[*destination][]outgoing{}
 	for u, unit := range units {
 		for _, s := range unit {
-			dst, err := w.destination(s.Metric)
+			to, stored, err := w.router.Route(s.Metric)
 			if err != nil {
 				results[u].Rejected = err
 				w.metrics.rejected.WithLabelValues("", "no_backend").Inc()
 				continue
 			}
-			if dst.Virtual {
-				s.Metric = labels.NewBuilder(s.Metric).Del(w.names...).Labels()
-			}
+			s.Metric = stored
+			dst := w.destinations[to]
 			routed[dst] = append(routed[dst], outgoing{Sample: s, unit: u})
 		}
 	}
 	return routed
-}
-
-// destination is the backend whose partition labels the series carries.
-func (w *Writer) destination(series labels.Labels) (*destination, error) {
-	if len(w.names) == 0 && len(w.destinations) == 1 {
-		return w.destinations[0], nil
-	}
-	if d, ok := w.byPartition[string(w.partition(series))]; ok {
-		return d, nil
-	}
-	b := labels.NewScratchBuilder(len(w.names))
-	for _, n := range w.names {
-		b.Add(n, series.Get(n))
-	}
-	return nil, fmt.Errorf("no backend holds series with %s: %s", b.Labels(), series)
-}
-
-// partition is the key of byPartition for series with the labels.
-func (w *Writer) partition(series labels.Labels) []byte {
-	var key []byte
-	for _, n := range w.names {
-		key = append(append(key, series.Get(n)...), 0xff)
-	}
-	return key
 }
 
 // Where names for each unit the backends that it is written to. Units with
@@ -240,8 +209,8 @@ func (w *Writer) Where(units []Unit) []string {
 		var names []string
 		for _, s := range unit {
 			// What has no backend is refused without waiting for any.
-			if d, err := w.destination(s.Metric); err == nil && !slices.Contains(names, d.Name) {
-				names = append(names, d.Name)
+			if to, err := w.router.destination(s.Metric); err == nil && !slices.Contains(names, w.destinations[to].Name) {
+				names = append(names, w.destinations[to].Name)
 			}
 		}
 		slices.Sort(names)
