@@ -40,7 +40,8 @@ type Result struct {
 type Evaluator struct {
 	cfg      Config
 	backends []plan.Backend
-	clients  []*remote.Replicas
+	clients  []remote.Client
+	replicas []*remote.Replicas // the clients, unless in this process
 	raw      *remote.Raw
 	discover *discoverer
 	local    *promql.Engine
@@ -69,12 +70,12 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 		if err := replicas.SetTargets(b.fixed()); err != nil {
 			return nil, fmt.Errorf("backend %q: %w", b.Name, err)
 		}
-		e.clients = append(e.clients, replicas)
+		e.clients, e.replicas = append(e.clients, replicas), append(e.replicas, replicas)
 		readers[i] = remote.NewReader(e.backends[i], replicas)
 	}
 	e.raw = remote.NewRaw(readers)
 	var err error
-	e.discover, err = newDiscoverer(cfg, e.clients, logger, reg)
+	e.discover, err = newDiscoverer(cfg, e.replicas, logger, reg)
 	return e, err
 }
 
@@ -96,8 +97,8 @@ func newLocalEngine(cfg Config, logger *slog.Logger, reg prometheus.Registerer) 
 // closes connections.
 func (e *Evaluator) Run(ctx context.Context) error {
 	var running sync.WaitGroup
-	for _, c := range e.clients {
-		running.Go(func() { c.Run(ctx) })
+	for _, r := range e.replicas {
+		running.Go(func() { r.Run(ctx) })
 	}
 	err := e.discover.run(ctx)
 	running.Wait()
@@ -109,7 +110,7 @@ func (e *Evaluator) Run(ctx context.Context) error {
 func (e *Evaluator) Discovered(ctx context.Context) {
 	tick := time.NewTicker(discoveryInterval / 10)
 	defer tick.Stop()
-	for slices.ContainsFunc(e.clients, func(r *remote.Replicas) bool { return !r.Known() }) {
+	for slices.ContainsFunc(e.replicas, func(r *remote.Replicas) bool { return !r.Known() }) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -37,6 +37,13 @@ func NewReplay(def rule.Group, templates Templates, logger *slog.Logger) *Replay
 	}
 }
 
+// Stages are the rules, by index, in the order of evaluation: those of a stage at
+// once, and after what those before it recorded can be read.
+func (r *Replay) Stages() [][]int {
+	stages, _ := r.group.order()
+	return stages
+}
+
 // Query is what has to be evaluated for a rule, at the slot less the group's
 // query offset.
 func (r *Replay) Query(i int) Query { return r.group.query(i) }
@@ -78,6 +85,6 @@ func (r *Replay) UnmarshalJSON(data []byte) error {
 
 // encodedReplay is a handoff.GroupState without what only members need.
 type encodedReplay struct {
-	Version uint32          `json:"version"`
-	Rules   json.RawMessage `json:"state"`
+	Version uint32 `json:"version"`
+	Rules   []byte `json:"state"`
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tocsin-rules/tocsin/evaluator"
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/ruler"
+	"github.com/tocsin-rules/tocsin/ruler/backfill"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/sharding"
 	"github.com/tocsin-rules/tocsin/sharding/handoff"
@@ -26,18 +27,38 @@ import (
 // batchEvaluator is the evaluator as the ruler takes it.
 type batchEvaluator struct{ e *evaluator.Evaluator }
 
-var _ ruler.Evaluator = batchEvaluator{}
+var (
+	_ ruler.Evaluator    = batchEvaluator{}
+	_ backfill.Evaluator = batchEvaluator{}
+)
 
 func (b batchEvaluator) Evaluate(ctx context.Context, ts time.Time, queries []ruler.Query) []ruler.Result {
-	asked := make([]evaluator.Query, len(queries))
-	for i, q := range queries {
-		asked[i] = evaluator.Query{Name: q.Name, Expr: q.Expr, Scope: q.Scope}
-	}
-	results := make([]ruler.Result, len(queries))
-	for i, r := range b.e.Evaluate(ctx, ts, asked) {
-		results[i] = ruler.Result{Vector: r.Vector, Err: r.Err, Retryable: retryable(r.Err)}
+	return answered(b.e.Evaluate(ctx, ts, asked(queries)))
+}
+
+// EvaluateSteps implements backfill.Evaluator.
+func (b batchEvaluator) EvaluateSteps(ctx context.Context, steps backfill.Steps, queries []ruler.Query) [][]ruler.Result {
+	results := make([][]ruler.Result, len(queries))
+	for i, r := range b.e.EvaluateSteps(ctx, evaluator.Steps(steps), asked(queries)) {
+		results[i] = answered(r)
 	}
 	return results
+}
+
+func asked(queries []ruler.Query) []evaluator.Query {
+	list := make([]evaluator.Query, len(queries))
+	for i, q := range queries {
+		list[i] = evaluator.Query{Name: q.Name, Expr: q.Expr, Scope: q.Scope}
+	}
+	return list
+}
+
+func answered(results []evaluator.Result) []ruler.Result {
+	list := make([]ruler.Result, len(results))
+	for i, r := range results {
+		list[i] = ruler.Result{Vector: r.Vector, Err: r.Err, Retryable: retryable(r.Err)}
+	}
+	return list
 }
 
 // retryable tells errors that may pass from those of the expression itself.
@@ -51,15 +72,18 @@ func retryable(err error) bool {
 }
 
 // templates makes expanders whose queries see what the rule's group may see.
-type templates struct{ a *app }
+type templates struct {
+	expand    *alerting.Templates
+	evaluator *evaluator.Evaluator
+}
 
 var _ ruler.Templates = templates{}
 
 func (t templates) Expander(ctx context.Context, g rule.Group, alertName string, slot time.Time) alert.Expander {
-	return t.a.templates.Expander(ctx, alerting.RuleTemplates{
+	return t.expand.Expander(ctx, alerting.RuleTemplates{
 		Alert: alertName,
 		Slot:  slot,
-		Query: scopedQuery(g, alertName, t.a.evaluator.Evaluate),
+		Query: scopedQuery(g, alertName, t.evaluator.Evaluate),
 	})
 }
 

@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"os/signal"
 	"sync"
@@ -172,18 +171,14 @@ func (a *app) newEvaluator() error {
 }
 
 func (a *app) newSender() error {
-	externalURL, err := url.Parse(a.cfg.Global.ExternalURL)
+	tc, err := a.cfg.templates()
 	if err != nil {
-		return fmt.Errorf("external_url: %w", err)
+		return err
 	}
-	a.externalLabels = labels.FromMap(a.cfg.Global.ExternalLabels)
-	a.templates = alerting.NewTemplates(alerting.TemplatesConfig{
-		ExternalLabels: a.externalLabels,
-		ExternalURL:    externalURL,
-		MaxTextBytes:   a.cfg.Global.MaxAlertTextBytes,
-	}, a.reg)
+	a.externalLabels = tc.ExternalLabels
+	a.templates = alerting.NewTemplates(tc, a.reg)
 	a.sender, err = alerting.New(alerting.Config{
-		ExternalURL:   externalURL,
+		ExternalURL:   tc.ExternalURL,
 		GeneratorURL:  a.cfg.Global.GeneratorURL,
 		QueueCapacity: a.cfg.Global.NotificationQueueCapacity,
 	}, a.logger, a.reg)
@@ -235,7 +230,7 @@ func (a *app) newRuler() error {
 		Evaluator: batchEvaluator{a.evaluator},
 		Writer:    w,
 		Notifier:  a.sender,
-		Templates: templates{a},
+		Templates: templates{a.templates, a.evaluator},
 		Peers:     a.rpcClient,
 		History:   a.evaluator.Queryable(),
 		Logger:    a.logger,

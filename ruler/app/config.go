@@ -248,6 +248,19 @@ func (c *Config) writer() write.Config {
 	return write.Config{Destinations: destinations, MaxPendingSamples: c.Global.WriteMaxPendingSamples}
 }
 
+// templates is what the templates of all rules see.
+func (c *Config) templates() (alerting.TemplatesConfig, error) {
+	externalURL, err := url.Parse(c.Global.ExternalURL)
+	if err != nil {
+		return alerting.TemplatesConfig{}, fmt.Errorf("external_url: %w", err)
+	}
+	return alerting.TemplatesConfig{
+		ExternalLabels: labels.FromMap(c.Global.ExternalLabels),
+		ExternalURL:    externalURL,
+		MaxTextBytes:   c.Global.MaxAlertTextBytes,
+	}, nil
+}
+
 // partitions are the partition labels of all backends.
 func (c *Config) partitions() []labels.Labels {
 	all := make([]labels.Labels, len(c.Backends))

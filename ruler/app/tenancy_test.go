@@ -244,7 +244,7 @@ func TestTenantsTouchTheirOwn(t *testing.T) {
 	cfg.Member = "a"
 	r, err := ruler.New(cfg, ruler.Deps{
 		Evaluator: batchEvaluator{e}, Writer: box, Notifier: box, Peers: nobody{}, History: e.Queryable(),
-		Templates: templates{&app{evaluator: e, templates: alerting.NewTemplates(alerting.TemplatesConfig{ExternalURL: &url.URL{}}, prometheus.NewRegistry())}},
+		Templates: templates{alerting.NewTemplates(alerting.TemplatesConfig{ExternalURL: &url.URL{}}, prometheus.NewRegistry()), e},
 		Logger:    slog.New(slog.DiscardHandler), Reg: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)

@@ -129,6 +129,8 @@ func Tocsin(args []string, s Streams) int {
 	rules := p.app.Command("rules", "Work with rules.")
 	check := AddCheck(rules)
 	p.commands["rules check"] = func(context.Context) int { return check() }
+	addUnitTest(p, rules)
+	addBackfill(p, rules)
 	addExplain(p, rules)
 	addCluster(p)
 	return p.run(args)

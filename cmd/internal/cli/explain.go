@@ -121,14 +121,19 @@ func (o *explainOptions) slot() (time.Time, error) {
 	if o.at == "" {
 		return time.Now().UTC().Truncate(time.Second), nil
 	}
-	if s, err := strconv.ParseFloat(o.at, 64); err == nil {
+	return parseTime("--time", o.at)
+}
+
+// parseTime reads the value of a flag as promtool does, to the millisecond.
+func parseTime(flag, text string) (time.Time, error) {
+	if s, err := strconv.ParseFloat(text, 64); err == nil {
 		return time.UnixMilli(int64(s * 1000)).UTC(), nil
 	}
-	at, err := time.Parse(time.RFC3339, o.at)
+	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return at, fmt.Errorf("--time %q is neither RFC 3339 nor a number of seconds", o.at)
+		return at, fmt.Errorf("%s %q is neither RFC 3339 nor a number of seconds", flag, text)
 	}
-	return at.UTC(), nil
+	return at.UTC().Truncate(time.Millisecond), nil
 }
 
 func (o *explainOptions) report(ctx context.Context, logger *slog.Logger) (*explain.Report, error) {
