@@ -39,7 +39,7 @@ func main() {
 	app.Flag("rollouts", "How often all members are restarted.").Default("10").IntVar(&o.rollouts)
 	app.Flag("partitions", "How often a member is cut off.").Default("6").IntVar(&o.partitions)
 	app.Flag("stops", "How often a member is stopped for 30 s.").Default("3").IntVar(&o.stops)
-	app.Flag("outage", "How long each backend is away; 30 slots a minute.").Default("60s").DurationVar(&o.outage)
+	app.Flag("outage", "How long each backend is away; 30 slots a minute.").Default("40s").DurationVar(&o.outage)
 	app.Flag("dir", "Directory for data and logs, kept if anything is wrong. Default: a temporary one.").StringVar(&o.dir)
 	app.Flag("out", "File for the report.").Default("/dev/stdout").StringVar(&o.out)
 	kingpin.MustParse(app.Parse(os.Args[1:]))

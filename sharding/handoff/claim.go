@@ -24,11 +24,15 @@ func (c *Core) woke(now time.Time) {
 // here: its own state is the one that counts then.
 func (c *Core) learn(from string, state GroupState) {
 	g, ok := c.groups[state.Key]
-	if !ok || !g.active() {
+	own, _ := c.store.get(state.Key)
+	newer := state.newerThan(own)
+	switch {
+	case !ok || !g.active():
 		c.store.put(state, from, false)
-		return
-	}
-	if own, _ := c.store.get(state.Key); state.newerThan(own) {
+		if ok && newer {
+			g.outdated = false
+		}
+	case newer:
 		c.late++
 	}
 }

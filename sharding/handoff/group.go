@@ -38,6 +38,9 @@ type group struct {
 	phase            phase
 	// asks are the members that may run the group, while this one owns it.
 	asks map[string]ask
+	// outdated tells that this member was neither owner nor successor for a
+	// while after it had got the state that it keeps, so others have gone on.
+	outdated bool
 	// woken tells that another member may have run the group while this one was
 	// asleep, and that it is claimed for that reason.
 	woken bool
@@ -97,6 +100,9 @@ func orNone(name string) string {
 
 func (c *Core) owns(g *group) bool { return g.owner == c.cfg.Self }
 
+// concerns tells whether this member gets to know of every slot of the group.
+func (c *Core) concerns(g *group) bool { return c.owns(g) || g.successor == c.cfg.Self }
+
 // keeper is who gets checkpoints of a group running here: the successor, or
 // the owner if that is another member.
 func (c *Core) keeper(g *group) string {
@@ -125,6 +131,9 @@ func (c *Core) load(now time.Time, g *group, loaded bool) {
 func (c *Core) assign(now time.Time, g *group, owner, successor string) {
 	before := *g
 	g.owner, g.successor = owner, successor
+	if c.concerns(&before) && !c.concerns(g) {
+		g.outdated = true
+	}
 	switch {
 	case !c.owns(g):
 		c.lose(now, g, before.owner)
@@ -190,16 +199,17 @@ func (c *Core) claimTimeout(g *group) time.Duration {
 }
 
 // advanceRecovery starts the group if its state is known by now, as it mostly
-// is from the claims, and else asks the backends. As long as none of those that
+// is from the claims, and else, or if that state is an old one, asks the backends. As long as none of those that
 // concern the group answers it could not be evaluated either, and started anew
 // it would forget its slots and alerts.
 func (c *Core) advanceRecovery(now time.Time, g *group) {
 	state, _ := c.store.get(g.key)
+	late := !now.Before(g.deadline)
 	switch {
-	case state.known():
+	case state.known() && !g.outdated:
 		c.start(g)
-	case g.part != nil && !now.Before(g.deadline):
-		if g.part.known() {
+	case late && (state.known() || g.part != nil):
+		if g.part != nil {
 			c.store.put(*g.part, backend, false)
 		}
 		c.start(g)
@@ -211,7 +221,7 @@ func (c *Core) advanceRecovery(now time.Time, g *group) {
 
 func (c *Core) start(g *group) {
 	state, from := c.store.get(g.key)
-	g.phase, g.woken = running, false
+	g.phase, g.woken, g.outdated = running, false, false
 	c.out.starts = append(c.out.starts, Start{
 		Key: g.key, State: state, From: from, Unanswered: slices.Sorted(maps.Keys(g.asks)),
 	})

@@ -125,9 +125,10 @@ func slots(list []promql.Series) map[slot]bool {
 	return all
 }
 
-// Resets counts how often an alert started over: samples of ALERTS_FOR_STATE,
-// whose value is when an alert became active, that are later than those of the
-// other fleet at the same time.
+// Resets counts how often an alert started over: the value of ALERTS_FOR_STATE,
+// which is when the alert became active, was that of the other fleet, and then
+// is a later one. An alert that began late, since its condition could not be
+// evaluated, has not started over.
 func Resets(want, got []promql.Series) int {
 	n := 0
 	there := index(got)
@@ -136,12 +137,15 @@ func Resets(want, got []promql.Series) int {
 			continue
 		}
 		points := there[s.Metric.String()]
-		last := math.Inf(-1)
+		agreed := math.Inf(-1) // the last value that both had
 		for _, p := range s.Floats {
 			f, ok := points[p.T]
-			if ok && f > p.F && f != last {
+			switch {
+			case ok && f == p.F:
+				agreed = f
+			case ok && f > p.F && agreed == p.F:
 				n++
-				last = f
+				agreed = math.Inf(-1)
 			}
 		}
 	}

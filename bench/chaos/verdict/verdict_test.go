@@ -56,6 +56,7 @@ func TestAnAlertThatBecameActiveLaterStartedOver(t *testing.T) {
 	want := []promql.Series{series("ALERTS_FOR_STATE", 10, 10, 10, 10, 50)}
 	require.Zero(t, Resets(want, want))
 	require.Equal(t, 1, Resets(want, []promql.Series{series("ALERTS_FOR_STATE", 10, hole, 12, 12, 50)}))
+	require.Zero(t, Resets(want, []promql.Series{series("ALERTS_FOR_STATE", hole, 12, 12, 12, 50)}), "it began late")
 }
 
 func TestNotificationsAreComparedAsASet(t *testing.T) {
