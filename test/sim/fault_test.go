@@ -18,8 +18,8 @@ type script struct {
 	seed    uint64
 	members int
 	groups  int
-	// careful scripts leave backends alone, and members die only while enough
-	// others are there that know what they knew.
+	// careful scripts leave backends and messages alone, and members die only
+	// while enough others are there that know what they knew.
 	careful bool
 	// lasts is how long things happen; then all is put right.
 	lasts  time.Duration
@@ -92,7 +92,7 @@ func randomScript(seed uint64) script {
 		if at >= s.lasts {
 			return s
 		}
-		if e := randomEvent(r, at, s.members); !s.careful || !slices.Contains([]string{"fail", "slow", "isolate", "cut"}, e.verb) {
+		if e := randomEvent(r, at, s.members); !s.careful || !slices.Contains([]string{"fail", "slow", "isolate", "cut", "loss"}, e.verb) {
 			s.events = append(s.events, e)
 		}
 	}
