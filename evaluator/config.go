@@ -23,9 +23,8 @@ type Config struct {
 	Backends []BackendConfig `yaml:"backends"`
 	// Timeout ends a batch, and a single query of the API.
 	Timeout model.Duration `yaml:"timeout,omitempty"`
-	// MaxSamples is the number of samples that one query may hold in memory
-	// here, raw series included.
-	MaxSamples int `yaml:"max_samples,omitempty"`
+	// Limits bound what queries may cost.
+	Limits Limits `yaml:"limits,omitempty"`
 	// MaxConcurrentPerBackend is the number of requests in progress at one
 	// backend at a time: batches over gRPC, fragments over HTTP.
 	MaxConcurrentPerBackend int `yaml:"max_concurrent_per_backend,omitempty"`
@@ -113,7 +112,7 @@ type GRPCConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		Timeout:                 model.Duration(30 * time.Second),
-		MaxSamples:              50_000_000,
+		Limits:                  defaultLimits(),
 		MaxConcurrentPerBackend: 8,
 		MaxResponseBytes:        256 << 20,
 		LookbackDelta:           model.Duration(5 * time.Minute),
@@ -137,13 +136,12 @@ func (b *BackendConfig) UnmarshalYAML(unmarshal func(any) error) error {
 
 // Validate reports every fault.
 func (c Config) Validate() error {
-	errs := []error{plan.Validate(c.backends())}
+	errs := []error{plan.Validate(c.backends()), c.Limits.validate()}
 	for _, bound := range []struct {
 		name  string
 		value int64
 	}{
 		{"timeout", int64(c.Timeout)},
-		{"max_samples", int64(c.MaxSamples)},
 		{"max_concurrent_per_backend", int64(c.MaxConcurrentPerBackend)},
 		{"max_response_bytes", c.MaxResponseBytes},
 		{"lookback_delta", int64(c.LookbackDelta)},

@@ -9,10 +9,13 @@
 // the other queries of the batch have their results. There is no partial
 // result.
 //
+// What a query may cost is bounded, and what the queries of a tenant may within a
+// minute. A query over a limit fails alone; its error names the limit.
+//
 // Queries that differ only in their tenant are evaluated together where that
 // is exact, and each alone if that fails, so that none suffers for another.
 //
 // The package never writes, never schedules and keeps no state between batches
-// but connections, streams, and which queries failed together. An Evaluator is
+// but connections, streams, what tenants owe, and which queries failed together. An Evaluator is
 // safe for concurrent use. The scripts of the planner are in plan/testdata.
 package evaluator

@@ -64,7 +64,7 @@ func (qe queryEngine) query(opts promql.QueryOpts, qs string, w plan.Window) (*q
 			Expr: expr, Start: timestamp.Time(w.Start), End: timestamp.Time(w.End),
 			Interval: time.Duration(w.Step) * time.Millisecond, LookbackDelta: lookback,
 		},
-		batch:     batch{queries: []Query{{Expr: expr}}, options: qe.evaluator.options(w), lookback: lookback},
+		batch:     batch{queries: []Query{{Expr: expr, Limits: qe.evaluator.cfg.Limits.Query.plan()}}, options: qe.evaluator.options(w), lookback: lookback},
 		stats:     &stats.Statistics{Timers: stats.NewQueryTimers(), Samples: stats.NewQuerySamples(false)},
 		cancelled: ctx,
 		cancel:    cancel,
@@ -92,7 +92,7 @@ func (q *query) Exec(ctx context.Context) *promql.Result {
 	timer, _ := q.stats.Timers.GetSpanTimer(ctx, stats.ExecTotalTime)
 	defer timer.Finish()
 	o := q.evaluator.run(ctx, q.batch)[0]
-	q.evaluator.metrics.queries.WithLabelValues(outcomeLabel(o.err)).Inc()
+	q.evaluator.metrics.evaluated(o.err)
 	if o.err != nil {
 		return &promql.Result{Err: apiError(o.err), Warnings: o.warnings}
 	}
@@ -127,7 +127,7 @@ func (q *query) Stats() *stats.Statistics { return q.stats }
 func (q *query) String() string { return q.text }
 
 func apiError(err error) error {
-	e := classify("", err)
+	e := classify(err)
 	switch e.Kind {
 	case KindTimeout:
 		return promql.ErrQueryTimeout(e.Error())

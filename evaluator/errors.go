@@ -27,10 +27,15 @@ const (
 // Error says why a query has no result.
 type Error struct {
 	Kind Kind
-	// Backend is the backend that failed, empty if none is to blame.
-	Backend string
 	// Query is the name of the query.
 	Query string
+	// Tenant is the scope of the query as text, empty if it has none.
+	Tenant string
+	// Backend is the backend that failed, empty if none is to blame.
+	Backend string
+	// Limit is the setting that was exceeded, as in limits.query.samples;
+	// empty if it is none of ours.
+	Limit string
 	Err   error
 }
 
@@ -40,18 +45,35 @@ func (e *Error) Error() string {
 	if e.Query != "" {
 		fmt.Fprintf(&b, "query %q: ", e.Query)
 	}
+	if e.Tenant != "" {
+		fmt.Fprintf(&b, "tenant %s: ", e.Tenant)
+	}
 	if e.Backend != "" {
 		fmt.Fprintf(&b, "backend %q: ", e.Backend)
 	}
-	return b.String() + e.Err.Error()
+	b.WriteString(e.Err.Error())
+	if e.Limit != "" {
+		fmt.Fprintf(&b, " (%s)", e.Limit)
+	}
+	return b.String()
 }
 
 // Unwrap implements errors.Unwrap.
 func (e *Error) Unwrap() error { return e.Err }
 
+// of returns the error as that of a query.
+func (e *Error) of(q Query) *Error {
+	named := *e
+	named.Query = q.Name
+	if !q.Scope.IsEmpty() {
+		named.Tenant = q.Scope.String()
+	}
+	return &named
+}
+
 // classify gives an error of the local merge its kind: what is not the fault
 // of a backend, of a limit or of the clock is the expression's.
-func classify(query string, err error) *Error {
+func classify(err error) *Error {
 	var (
 		own      *Error
 		asked    *remote.Error
@@ -59,19 +81,22 @@ func classify(query string, err error) *Error {
 		canceled promql.ErrQueryCanceled
 		tooMany  promql.ErrTooManySamples
 	)
-	e := &Error{Kind: KindUser, Query: query, Err: err}
+	e := &Error{Kind: KindUser, Err: err}
 	switch {
 	case errors.As(err, &own):
-		*e = Error{Kind: own.Kind, Backend: own.Backend, Query: query, Err: own.Err}
+		return own
 	case errors.As(err, &asked):
-		*e = Error{Kind: asked.Kind, Backend: asked.Backend, Query: query, Err: asked.Err}
+		*e = Error{Kind: asked.Kind, Backend: asked.Backend, Err: asked.Err}
+		if asked.Limit != "" {
+			e.Limit = queryLimit(asked.Limit)
+		}
 	case errors.As(err, &timeout), errors.Is(err, context.DeadlineExceeded):
 		e.Kind = KindTimeout
 	case errors.As(err, &canceled), errors.Is(err, context.Canceled):
 		e.Kind = KindCanceled
 	case errors.As(err, &tooMany):
-		e.Kind = KindLimit
-		e.Err = fmt.Errorf("%w: aggregate more or raise max_samples", err)
+		e.Kind, e.Limit = KindLimit, queryLimit(remote.LimitSamples)
+		e.Err = fmt.Errorf("%w: aggregate more or raise the limit", err)
 	}
 	return e
 }

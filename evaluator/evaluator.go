@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
-	"github.com/prometheus/prometheus/util/features"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/evaluator/remote"
@@ -44,11 +44,12 @@ type Evaluator struct {
 	replicas []*remote.Replicas // the clients, unless in this process
 	raw      *remote.Raw
 	discover *discoverer
-	local    *promql.Engine
+	local    engines
 	metrics  *metrics
 	pauses   pauses
 	foldings memory[*plan.Folding]
 	plans    memory[*plan.Plan]
+	tenants  tenants
 }
 
 // New returns an evaluator. It reads certificates and secrets but opens no
@@ -61,7 +62,7 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 		cfg:      cfg,
 		backends: cfg.backends(),
 		metrics:  newMetrics(reg, cfg.backends()),
-		local:    newLocalEngine(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
+		local:    newEngines(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
 	}
 	endpoints := remote.NewMetrics(reg)
 	readers := make([]*remote.Reader, len(cfg.Backends))
@@ -77,20 +78,6 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 	var err error
 	e.discover, err = newDiscoverer(cfg, e.replicas, logger, reg)
 	return e, err
-}
-
-func newLocalEngine(cfg Config, logger *slog.Logger, reg prometheus.Registerer) *promql.Engine {
-	return promql.NewEngine(promql.EngineOpts{
-		Logger:                   logger,
-		Reg:                      reg,
-		MaxSamples:               cfg.MaxSamples,
-		Timeout:                  time.Duration(cfg.Timeout),
-		LookbackDelta:            time.Duration(cfg.LookbackDelta),
-		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Duration(cfg.SubqueryStep).Milliseconds() },
-		EnableAtModifier:         true,
-		EnableNegativeOffset:     true,
-		FeatureRegistry:          features.NewRegistry(),
-	})
 }
 
 // Run discovers and checks the endpoints of backends until ctx ends, then
@@ -177,27 +164,46 @@ func (e *Evaluator) Evaluate(ctx context.Context, ts time.Time, queries []Query)
 	results := make([]Result, len(queries))
 	var indexes []int
 	for i, q := range queries {
-		if t := q.Expr.Type(); t != parser.ValueTypeVector && t != parser.ValueTypeScalar {
-			err := fmt.Errorf("the expression is a %s: a rule needs an instant vector or a scalar", parser.DocumentedType(t))
-			results[i].Err = &Error{Kind: KindUser, Query: q.Name, Err: err}
+		if err := e.admit(&q); err != nil {
+			results[i].Err = err.of(q)
 			continue
 		}
 		b.queries, indexes = append(b.queries, q), append(indexes, i)
 	}
-	for n, o := range e.folded(ctx, b) {
+	outcomes := e.folded(ctx, b)
+	e.charge(b.queries, outcomes)
+	for n, o := range outcomes {
 		results[indexes[n]] = o.result(b.queries[n])
 	}
 	for _, r := range results {
-		e.metrics.queries.WithLabelValues(outcomeLabel(r.Err)).Inc()
+		e.metrics.evaluated(r.Err)
 	}
 	return results
 }
 
-func outcomeLabel(err error) string {
-	if err == nil {
-		return "success"
+// admit gives a query its limits. It is an error if it cannot be a rule's or
+// if its tenant has used up what it may.
+func (e *Evaluator) admit(q *Query) *Error {
+	if t := q.Expr.Type(); t != parser.ValueTypeVector && t != parser.ValueTypeScalar {
+		return &Error{Kind: KindUser, Err: fmt.Errorf("the expression is a %s: a rule needs an instant vector or a scalar", parser.DocumentedType(t))}
 	}
-	return string(classify("", err).Kind)
+	query, tenant := e.cfg.Limits.of(q.Scope)
+	q.Limits = query.plan()
+	return e.tenants.refusal(q.Scope, tenant.plan(), time.Now())
+}
+
+// charge makes tenants pay for what their queries took.
+func (e *Evaluator) charge(queries []Query, outcomes []outcome) {
+	now := time.Now()
+	for from := 0; from < len(queries); {
+		scope, to, cost := queries[from].Scope, from, Cost{}
+		for ; to < len(queries) && labels.Equal(queries[to].Scope, scope); to++ {
+			cost = cost.plus(outcomes[to].cost)
+		}
+		_, tenant := e.cfg.Limits.of(scope)
+		e.tenants.charge(scope, tenant.plan(), cost, now)
+		from = to
+	}
 }
 
 // batch is what is planned and executed together.
@@ -214,6 +220,8 @@ type outcome struct {
 	err      error
 	// raw, if set, is why the query has to be evaluated from raw series.
 	raw string
+	// cost is what the query took, or its share of what several asked for.
+	cost Cost
 	// rolledUp means that the query depends on what another one asked for.
 	rolledUp bool
 }
@@ -221,7 +229,7 @@ type outcome struct {
 // result makes a vector of the outcome of a vector or scalar expression.
 func (o outcome) result(q Query) Result {
 	if o.err != nil {
-		return Result{Warnings: o.warnings, Err: classify(q.Name, o.err)}
+		return Result{Warnings: o.warnings, Err: classify(o.err).of(q)}
 	}
 	switch v := o.value.(type) {
 	case promql.Vector:
@@ -229,8 +237,8 @@ func (o outcome) result(q Query) Result {
 	case promql.Scalar:
 		return Result{Vector: promql.Vector{{T: v.T, F: v.V}}, Warnings: o.warnings}
 	}
-	err := fmt.Errorf("the answer is a %s", parser.DocumentedType(o.value.Type()))
-	return Result{Warnings: o.warnings, Err: &Error{Kind: KindBackend, Query: q.Name, Err: err}}
+	err := &Error{Kind: KindBackend, Err: fmt.Errorf("the answer is a %s", parser.DocumentedType(o.value.Type()))}
+	return Result{Warnings: o.warnings, Err: err.of(q)}
 }
 
 // run plans a batch, asks the backends and merges the answers. Queries for

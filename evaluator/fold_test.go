@@ -136,7 +136,7 @@ func TestOneTenantDoesNotFailOthers(t *testing.T) {
 func TestLimitsAreThoseOfOneTenant(t *testing.T) {
 	t.Parallel()
 	cfg := evaluator.DefaultConfig()
-	cfg.MaxSamples = 20
+	cfg.Limits.Query.Samples = 20
 	for _, p := range partitions {
 		all := tenantData(rand.New(rand.NewPCG(1, 1)))
 		cfg.Backends = append(cfg.Backends, startBackend(t, overNative, p.name, p.labels["cluster"], all))

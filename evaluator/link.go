@@ -33,7 +33,7 @@ func (l link) connect() (c remote.Connection, err error) {
 	}
 	if l.backend.NoRemoteRead {
 		c.Series = remote.NewRangeSelectors(api)
-	} else if c.Series, err = remote.NewChunkedRead(l.http(), time.Duration(l.cfg.Timeout), l.cfg.MaxSamples); err != nil {
+	} else if c.Series, err = remote.NewChunkedRead(l.http(), time.Duration(l.cfg.Timeout)); err != nil {
 		return c, err
 	}
 	if l.backend.GRPC != nil {
@@ -82,7 +82,7 @@ func (l link) thanos() remote.ThanosConfig {
 		Credentials:      l.backend.HTTPClientConfig,
 		MaxConcurrent:    l.cfg.MaxConcurrentPerBackend,
 		MaxResponseBytes: l.cfg.MaxResponseBytes,
-		MaxSamples:       l.cfg.MaxSamples,
+		MaxSamples:       int(l.cfg.Limits.Query.Samples),
 	}
 }
 

@@ -24,7 +24,7 @@ func NewLocal(cfg Config, engine promql.QueryEngine, data storage.Queryable, log
 		backends: backends,
 		clients:  []remote.Client{remote.NewLocal(engine, data)},
 		raw:      remote.NewRaw(nil),
-		local:    newLocalEngine(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
+		local:    newEngines(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
 		metrics:  newMetrics(reg, backends),
 	}
 }
@@ -35,7 +35,7 @@ func (e *Evaluator) Over(data storage.Queryable) *Evaluator {
 	return &Evaluator{
 		cfg:      e.cfg,
 		backends: []plan.Backend{{Name: localName}},
-		clients:  []remote.Client{remote.NewLocal(e.local, data)},
+		clients:  []remote.Client{remote.NewLocal(e.local.usual, data)},
 		raw:      remote.NewRaw(nil),
 		local:    e.local,
 		metrics:  e.metrics,

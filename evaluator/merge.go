@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -28,7 +25,7 @@ import (
 func (e *Evaluator) checked(f plan.Fragment, r remote.Result) remote.Result {
 	name := e.backends[f.Backend].Name
 	if r.Err != nil {
-		failed := classify("", r.Err)
+		failed := classify(r.Err)
 		failed.Backend = name
 		r.Err = failed
 		return r
@@ -85,8 +82,12 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		return outcome{err: q.Err}
 	}
 	var o outcome
+	var total Cost
 	for _, f := range q.Fragments {
 		answer := m.answers.results[f]
+		cost := costOf(answer)
+		total = total.plus(cost)
+		o.cost = o.cost.plus(cost.share(len(m.plan.Fragments[f].Consumers)))
 		switch {
 		case errors.Is(answer.Err, remote.ErrHistogram):
 			return outcome{raw: rawJSONHistogram}
@@ -99,6 +100,10 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		}
 		o.warnings.Merge(answer.Warnings)
 	}
+	limits := m.batch.queries[i].Limits
+	if o.err == nil {
+		o.err = total.check(limits)
+	}
 	if o.err != nil {
 		return o
 	}
@@ -106,7 +111,10 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		o.value = m.direct(q.Direct)
 		return o
 	}
-	return m.local(ctx, q, o)
+	local := &localQuery{merge: m, limits: limits, cost: total}
+	o = local.run(ctx, q, o)
+	o.cost = o.cost.plus(local.fetched)
+	return o
 }
 
 // leftOut tells whether a backend left a group out of a sum, or may have since
@@ -159,75 +167,6 @@ func (m *merge) direct(site int) parser.Value {
 		return matrix
 	}
 	return vector
-}
-
-// local evaluates what is left of a query over sites and raw series.
-func (m *merge) local(ctx context.Context, q plan.QueryPlan, o outcome) outcome {
-	data := &localData{merge: m}
-	query, err := m.newQuery(ctx, data, q.Local.String())
-	if err != nil {
-		o.err = err
-		return o
-	}
-	defer query.Close()
-	res := query.Exec(ctx)
-	o.warnings.Merge(res.Warnings)
-	o.err = res.Err
-	switch {
-	case res.Err == nil:
-		o.value = remote.Kept(res.Value)
-	case data.fault != nil:
-		// The engine's word for a late backend does not name it.
-		o.err = data.fault
-	}
-	return o
-}
-
-func (m *merge) newQuery(ctx context.Context, data *localData, expr string) (promql.Query, error) {
-	w := m.batch.options.Window
-	opts := promql.NewPrometheusQueryOpts(false, m.batch.lookback)
-	if w.Step == 0 {
-		return m.evaluator.local.NewInstantQuery(ctx, data, opts, expr, timestamp.Time(w.Start))
-	}
-	return m.evaluator.local.NewRangeQuery(ctx, data, opts, expr, timestamp.Time(w.Start), timestamp.Time(w.End), time.Duration(w.Step)*time.Millisecond)
-}
-
-// localData is the storage of one local expression: sites and raw series.
-type localData struct {
-	merge *merge
-	// fault is the first error of fetching raw series. The engine selects
-	// from one goroutine.
-	fault error
-}
-
-// Querier implements storage.Queryable.
-func (d *localData) Querier(mint, maxt int64) (storage.Querier, error) {
-	raw, err := d.merge.evaluator.raw.Querier(mint, maxt)
-	return localQuerier{raw, d}, err
-}
-
-type localQuerier struct {
-	storage.Querier
-	data *localData
-}
-
-// Select implements storage.Querier.
-func (q localQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	m := q.data.merge
-	if site, ok := plan.SiteOf(matchers); ok {
-		i, err := strconv.Atoi(site)
-		if err != nil || i < 0 || i >= len(m.plan.Sites) {
-			return storage.ErrSeriesSet(&Error{Kind: KindInternal, Err: fmt.Errorf("site %q is not in the plan", site)})
-		}
-		return m.site(m.plan.Sites[i])
-	}
-	m.evaluator.metrics.selects.Inc()
-	began := time.Now()
-	set := q.Querier.Select(ctx, sorted, hints, matchers...)
-	if q.data.fault == nil {
-		q.data.fault = set.Err()
-	}
-	return observeFetch(ctx, set, matchers, began)
 }
 
 // site presents the answers of a site as stored series.

@@ -1,6 +1,7 @@
 package evaluator
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,9 @@ const (
 	rolledUpFailed = "rolled_up"
 )
 
+// backendsOwn stands for limits that are not ours.
+const backendsOwn = "backend"
+
 type metrics struct {
 	queries   *prometheus.CounterVec
 	fragments *prometheus.CounterVec
@@ -37,6 +41,7 @@ type metrics struct {
 	members   prometheus.Counter
 	alone     *prometheus.CounterVec
 	unfolded  *prometheus.CounterVec
+	limited   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, backends []plan.Backend) *metrics {
@@ -70,6 +75,7 @@ func newMetrics(reg prometheus.Registerer, backends []plan.Backend) *metrics {
 		}),
 		alone:    counter("not_folded_queries_total", "Queries that differ from others only in their tenant but were not evaluated together, by reason.", "reason"),
 		unfolded: counter("unfolded_queries_total", "Queries evaluated a second time, each alone, because the evaluation together failed, by kind of the error.", "kind"),
+		limited:  counter("limited_queries_total", "Queries that failed because of a limit, by its setting; backend is for limits of backends' own.", "limit"),
 	}
 	m.initialise(backends)
 	return m
@@ -96,6 +102,11 @@ func (m *metrics) initialise(backends []plan.Backend) {
 	for _, kind := range remote.Kinds() {
 		m.unfolded.WithLabelValues(string(kind))
 	}
+	m.limited.WithLabelValues(backendsOwn)
+	for _, limit := range remote.Limits() {
+		m.limited.WithLabelValues(queryLimit(limit))
+		m.limited.WithLabelValues(tenantLimit(limit))
+	}
 	for _, reason := range []string{rawJSONHistogram, rawMixedTypes, rawOverflow, rolledUpFailed} {
 		m.again.WithLabelValues(reason)
 	}
@@ -107,6 +118,19 @@ func results() []string {
 		list = append(list, string(kind))
 	}
 	return list
+}
+
+// evaluated counts the result of a query.
+func (m *metrics) evaluated(err error) {
+	if err == nil {
+		m.queries.WithLabelValues("success").Inc()
+		return
+	}
+	e := classify(err)
+	m.queries.WithLabelValues(string(e.Kind)).Inc()
+	if e.Kind == KindLimit {
+		m.limited.WithLabelValues(cmp.Or(e.Limit, backendsOwn)).Inc()
+	}
 }
 
 // planned counts what a plan leaves local.
@@ -131,7 +155,7 @@ func (m *metrics) folded(f *plan.Folding) {
 
 // apart counts the members of a fold that failed.
 func (m *metrics) apart(f plan.Fold, err error) {
-	m.unfolded.WithLabelValues(string(classify("", err).Kind)).Add(float64(len(f.Members)))
+	m.unfolded.WithLabelValues(string(classify(err).Kind)).Add(float64(len(f.Members)))
 }
 
 // answered counts the answers of one backend.
@@ -142,7 +166,7 @@ func (m *metrics) answered(backend string, results []remote.Result, took time.Du
 		m.samples.WithLabelValues(backend).Add(float64(r.SamplesRead))
 		result := "success"
 		if r.Err != nil {
-			result = string(classify("", r.Err).Kind)
+			result = string(classify(r.Err).Kind)
 		}
 		m.fragments.WithLabelValues(backend, result).Inc()
 	}

@@ -34,11 +34,15 @@ type Fetch struct {
 
 type observerKey struct{}
 
-// Observed returns a context whose evaluations o is told of. Counting raw
-// samples reads them once more, so this is for looking at single evaluations.
+// Observed returns a context whose evaluations o is told of. Queries that could
+// be folded are evaluated one by one, so that the costs are those of each.
+// Counting raw samples reads them once more, so this is for looking at single
+// evaluations.
 func Observed(ctx context.Context, o Observer) context.Context {
 	return context.WithValue(ctx, observerKey{}, o)
 }
+
+func isObserved(ctx context.Context) bool { return ctx.Value(observerKey{}) != nil }
 
 func observeAnswer(ctx context.Context, fragments []plan.Fragment, results []remote.Result, took time.Duration) {
 	if o, ok := ctx.Value(observerKey{}).(Observer); ok {

@@ -46,8 +46,8 @@ func (e *Evaluator) EvaluateSteps(ctx context.Context, steps Steps, queries []Qu
 	}
 	for n, o := range e.overRange(ctx, steps, pick(queries, ranges)) {
 		i := ranges[n]
-		e.metrics.queries.WithLabelValues(outcomeLabel(o.err)).Inc()
-		if o.err != nil && dependsOnRange(classify("", o.err)) {
+		e.metrics.evaluated(o.err)
+		if o.err != nil && dependsOnRange(classify(o.err)) {
 			single = append(single, i)
 			continue
 		}
@@ -79,6 +79,10 @@ func (e *Evaluator) overRange(ctx context.Context, steps Steps, queries []Query)
 	if len(queries) == 0 {
 		return nil
 	}
+	for i, q := range queries {
+		query, _ := e.cfg.Limits.of(q.Scope)
+		queries[i].Limits = query.plan()
+	}
 	return e.run(ctx, batch{queries: queries, options: e.options(steps.window()), lookback: time.Duration(e.cfg.LookbackDelta)})
 }
 
@@ -98,7 +102,7 @@ func (o outcome) spread(q Query, steps Steps, results []Result) {
 	for n := range results {
 		results[n] = Result{Warnings: o.warnings}
 		if err != nil {
-			results[n].Err = classify(q.Name, err)
+			results[n].Err = classify(err).of(q)
 		}
 	}
 	if err != nil {

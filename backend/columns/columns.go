@@ -120,7 +120,7 @@ type Query struct {
 // Batch plans what is shared by queries. It reads until ctx ends or the batch
 // is closed.
 func (e *Evaluator) Batch(ctx context.Context, queries []Query) *Batch {
-	b := &Batch{evaluator: e, ctx: ctx, queries: queries, plans: make([]*plan, len(queries)), cells: map[cellKey]*cell{}}
+	b := &Batch{evaluator: e, queries: queries, plans: make([]*plan, len(queries)), cells: map[cellKey]*cell{}}
 	reads := make([]scan.Query, len(queries))
 	for i, q := range queries {
 		p := e.plan(q.Expr)
@@ -147,7 +147,6 @@ func (e *Evaluator) plan(expr string) *plan {
 // Batch is queries that are evaluated together.
 type Batch struct {
 	evaluator *Evaluator
-	ctx       context.Context
 	scan      *scan.Batch
 	queries   []Query
 	// plans are nil for queries that are for another engine.
@@ -167,7 +166,9 @@ type cellKey struct {
 // that has it is done.
 type cell struct {
 	uses int
-	once sync.Once
+
+	mu   sync.Mutex // held by the query that evaluates it
+	done bool
 	value
 	err error
 }
@@ -281,6 +282,7 @@ type run struct {
 func (r *run) at() int64 { return r.batch.queries[r.query].Start }
 
 // value returns that of a sub-expression, which whoever comes first evaluates.
+// If the time of that query is up meanwhile, it is for the next one to do.
 func (r *run) value(n *node) (value, error) {
 	if err := r.ctx.Err(); err != nil {
 		return value{}, err
@@ -289,7 +291,15 @@ func (r *run) value(n *node) (value, error) {
 	b.mu.Lock()
 	c := b.cells[b.key(r.query, n)]
 	b.mu.Unlock()
-	c.once.Do(func() { c.value, c.err = r.eval(n) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.done {
+		v, err := r.eval(n)
+		if r.ctx.Err() != nil {
+			return value{}, r.ctx.Err()
+		}
+		c.value, c.err, c.done = v, err, true
+	}
 	if c.err == nil && c.author != "" && c.author != r.plan.text {
 		// The annotations say where in the text of the query they belong, which
 		// is of another query.
@@ -298,8 +308,7 @@ func (r *run) value(n *node) (value, error) {
 	return c.value, c.err
 }
 
-// eval evaluates a sub-expression for all queries that have it, so it must not
-// end with this query alone.
+// eval evaluates a sub-expression for all queries that have it.
 func (r *run) eval(n *node) (v value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -307,16 +316,13 @@ func (r *run) eval(n *node) (v value, err error) {
 			v, err = value{}, reasonPanic
 		}
 	}()
-	ctx, cancel := context.WithTimeout(r.batch.ctx, r.batch.evaluator.cfg.Timeout)
-	defer cancel()
-	shared := &run{batch: r.batch, ctx: ctx, query: r.query, plan: r.plan}
 	args := make([]value, len(n.args))
 	for i, arg := range n.args {
-		if args[i], err = shared.value(arg); err != nil {
+		if args[i], err = r.value(arg); err != nil {
 			return value{}, err
 		}
 	}
-	if v, err = n.op.eval(&frame{run: shared, node: n}, args); err != nil {
+	if v, err = n.op.eval(&frame{run: r, node: n}, args); err != nil {
 		return value{}, err
 	}
 	for _, arg := range args {

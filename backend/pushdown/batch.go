@@ -23,6 +23,7 @@ const maxAnnotations = 10
 type key struct {
 	expr             string
 	start, end, step int64
+	limits           limits
 }
 
 // job is one query and the fragments that it answers.
@@ -42,6 +43,7 @@ type outcome struct {
 	err      *pushdownv1.Error
 	warnings []string
 	samples  uint64
+	took     time.Duration
 	// release gives the memory of value back to the engine.
 	release func()
 }
@@ -52,7 +54,7 @@ func jobsOf(fragments []*pushdownv1.Fragment) []*job {
 	jobs := make([]*job, 0, len(fragments))
 	seen := make(map[key]*job, len(fragments))
 	for i, f := range fragments {
-		k := key{f.GetExpr(), f.GetStartMs(), f.GetEndMs(), f.GetStepMs()}
+		k := key{f.GetExpr(), f.GetStartMs(), f.GetEndMs(), f.GetStepMs(), limitsOf(f)}
 		j, ok := seen[k]
 		if !ok {
 			j = &job{key: k, place: len(jobs)}
@@ -156,10 +158,14 @@ func (x *execution) execute(ctx context.Context, j *job) outcome {
 	if j.err != nil {
 		return failure(j, j.err)
 	}
+	ctx, cancel := j.limits.bounded(ctx)
+	defer cancel()
+	started := time.Now()
 	res, samples := x.columns.Exec(ctx, j.place)
 	if !errors.Is(res.Err, columns.ErrElsewhere) {
 		o := outcome{job: j, release: func() {}}
-		o.take(res, samples)
+		o.take(ctx, res, samples)
+		o.took = time.Since(started)
 		return o
 	}
 	q, err := x.newQuery(ctx, j.key)
@@ -171,14 +177,19 @@ func (x *execution) execute(ctx context.Context, j *job) outcome {
 		samples = q.Stats().Samples.TotalSamples
 	}
 	o := outcome{job: j, release: q.Close}
-	o.take(res, samples)
+	o.take(ctx, res, samples)
+	o.took = time.Since(started)
 	return o
 }
 
 // take fills in the result of a query that has read some samples.
-func (o *outcome) take(res *promql.Result, samples int64) {
+func (o *outcome) take(ctx context.Context, res *promql.Result, samples int64) {
 	if res.Err != nil {
-		o.err = errorOf(res.Err)
+		o.err = o.job.limits.failed(ctx, res.Err)
+		return
+	}
+	o.samples = uint64(samples)
+	if o.err = o.job.limits.check(res.Value, o.samples); o.err != nil {
 		return
 	}
 	var err error
@@ -188,7 +199,6 @@ func (o *outcome) take(res *promql.Result, samples int64) {
 	}
 	warnings, infos := res.Warnings.AsStrings(o.job.expr, maxAnnotations, maxAnnotations)
 	o.warnings = append(warnings, infos...)
-	o.samples = uint64(samples)
 }
 
 func (x *execution) newQuery(ctx context.Context, k key) (promql.Query, error) {

@@ -83,6 +83,7 @@ type result struct {
 	rows     []row
 	warnings []string
 	samples  uint64
+	complete bool
 }
 
 type row struct {
@@ -129,6 +130,8 @@ func (c *client) decode(to *result, r *pushdownv1.FragmentResult, f *pushdownv1.
 	to.kind, to.err = r.GetType(), r.GetError()
 	to.warnings = append(to.warnings, r.GetWarnings()...)
 	to.samples += r.GetSamplesRead()
+	require.False(c.tb, to.complete, "a part after the last one")
+	to.complete = r.GetComplete()
 	values, histograms := r.GetValues(), r.GetHistograms()
 	for i, set := range r.GetLabelSets() {
 		row := row{metric: c.sets[set], t: f.GetStartMs()}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+	"google.golang.org/protobuf/proto"
 
 	pushdownv1 "github.com/tocsin-rules/tocsin/proto/pushdown/v1"
 )
@@ -120,27 +121,52 @@ func (e *encoder) add(o *outcome) error {
 func (e *encoder) addFragment(fragment uint32, o *outcome) error {
 	p := e.newPart(fragment, o)
 	if o.err != nil {
-		p.result.Error = o.err
-		e.size += len(o.err.GetMessage())
-		return e.flushIfFull()
-	}
-	for r := range o.value.rows {
-		if e.size >= e.limit {
-			if err := e.flush(); err != nil {
-				return err
-			}
-			p = e.newPart(fragment, o)
-		}
-		if err := e.addRow(p, r); err != nil {
+		e.fail(p, o.err)
+	} else {
+		var err error
+		if p, err = e.addRows(p, o); err != nil {
 			return err
 		}
 	}
 	p.result.Warnings = o.warnings
 	p.result.SamplesRead = o.samples
+	p.result.DurationUs = uint64(o.took.Microseconds())
+	p.result.Complete = true
 	for _, w := range o.warnings {
 		e.size += len(w) + fieldBytes
 	}
 	return e.flushIfFull()
+}
+
+// addRows continues a part with all rows and returns the last part, which says
+// so if the result is larger than the fragment's may be.
+func (e *encoder) addRows(p *part, o *outcome) (last *part, err error) {
+	bytes, limit := uint64(0), o.job.limits.bytes
+	for r := range o.value.rows {
+		if e.size >= e.limit {
+			if err := e.flush(); err != nil {
+				return p, err
+			}
+			p = e.newPart(p.result.GetFragment(), o)
+		}
+		before := e.size
+		if err := e.addRow(p, r); err != nil {
+			return p, err
+		}
+		if bytes += uint64(e.size - before); limit != 0 && bytes > limit {
+			e.fail(p, exceeded(limitBytes, "the result of the fragment is larger than %d bytes", limit))
+			return p, nil
+		}
+	}
+	return p, nil
+}
+
+// fail makes a part the error of its fragment, without rows.
+func (e *encoder) fail(p *part, err *pushdownv1.Error) {
+	fragment, kind := p.result.GetFragment(), p.result.GetType()
+	proto.Reset(p.result)
+	p.result.Fragment, p.result.Type, p.result.Error = fragment, kind, err
+	e.size += len(err.GetMessage())
 }
 
 // part is the piece of a result that goes into one message.

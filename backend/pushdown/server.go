@@ -16,7 +16,10 @@
 //     float and histograms one for every native histogram; histogram_rows
 //     says which entries of label_sets those are, in ascending order.
 //   - A scalar is one sample with the empty label set.
-//   - All parts carry the type, only the last one warnings and samples_read.
+//   - All parts carry the type, only the last one warnings, samples_read and
+//     duration_us; it is marked complete.
+//   - A fragment that exceeds the limits it came with has an error in its last
+//     part, whatever was sent before.
 //
 // A Server is safe for concurrent use. Every stream is one goroutine that owns
 // the stream's tables; a batch adds a bounded number of workers.

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -71,9 +70,6 @@ func Analyze(ctx context.Context, e Evaluator, slot time.Time, rules []Rule) *Re
 		m.enter(members)
 		at := slot.Add(-rules[members[0]].Batch.Offset)
 		asked := queries(rules, members)
-		for n := range asked {
-			asked[n].Scope = labels.EmptyLabels()
-		}
 		for n, result := range e.Evaluate(evaluator.Observed(ctx, m), at, asked) {
 			r.Rules[members[n]].Result = resultOf(result)
 		}

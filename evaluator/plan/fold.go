@@ -133,21 +133,26 @@ type foldGroup struct {
 }
 
 // groups are the sets of queries, in the order of their first, that differ
-// only in the value of label.
+// only in the value of label. They have the same limits: a fold that keeps what
+// one of its members has to keep proves that each of them would.
 func (f *batchFolder) groups(label string) []foldGroup {
 	var groups []foldGroup
-	byTemplate := map[string]int{}
+	type key struct {
+		template string
+		limits   Limits
+	}
+	known := map[key]int{}
 	for i, q := range f.queries {
 		value := q.Scope.Get(label)
 		if f.folded[i] || value == "" {
 			continue
 		}
-		t := template(q.Expr, label, value)
-		g, known := byTemplate[t]
-		if !known {
+		k := key{template(q.Expr, label, value), q.Limits}
+		g, ok := known[k]
+		if !ok {
 			g = len(groups)
-			byTemplate[t] = g
-			groups = append(groups, foldGroup{label: label, template: t})
+			known[k] = g
+			groups = append(groups, foldGroup{label: label, template: k.template})
 		}
 		groups[g].members = append(groups[g].members, Member{i, value})
 	}
@@ -254,7 +259,7 @@ func (f *batchFolder) one(g foldGroup) (Fold, error) {
 	}
 	name := fmt.Sprintf("%s and %d more", first.Name, len(g.members)-1)
 	return Fold{
-		Query: Query{Name: name, Expr: expr}, Label: g.label, Added: carried == added,
+		Query: Query{Name: name, Expr: expr, Limits: first.Limits}, Label: g.label, Added: carried == added,
 		Template: g.template, Members: g.members,
 	}, nil
 }

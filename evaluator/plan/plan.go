@@ -42,6 +42,8 @@ type Query struct {
 	// Scope are the labels that Scope put into every selector of Expr, if it
 	// did. Queries that differ in the value of one of them may be folded.
 	Scope labels.Labels
+	// Limits bound what the query may cost.
+	Limits Limits
 }
 
 // Options apply to a whole batch.
@@ -84,6 +86,8 @@ type Fragment struct {
 	Partitioned bool
 	// Consumers are indexes of the queries that need the answer.
 	Consumers []int
+	// Limits bound what the fragment may cost.
+	Limits Limits
 }
 
 // Site is a place in local expressions that is filled with the union of the
@@ -138,12 +142,12 @@ func New(queries []Query, backends []Backend, opts Options) *Plan {
 	p.asked = newAsks()
 	p.batch(queries)
 	if len(queries) == 1 || opts.Alone || !p.useful(p.asked) {
-		return p.plan
+		return p.plan.limit(queries)
 	}
 	again := newPlacer(backends, opts)
 	again.others = p.asked
 	again.batch(queries)
-	return again.plan
+	return again.plan.limit(queries)
 }
 
 // At returns the plan for the same batch at another instant. It is not ok if

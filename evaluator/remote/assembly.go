@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -28,6 +29,7 @@ type assembly struct {
 // part is the answer to one fragment so far.
 type part struct {
 	seen     bool
+	complete bool
 	kind     pushdownv1.ValueType
 	samples  promql.Vector
 	series   []promql.Series
@@ -77,7 +79,23 @@ func (a *assembly) add(batch uint64, msg *pushdownv1.BatchResponse) error {
 func (a *assembly) finish() []Result {
 	results := make([]Result, len(a.parts))
 	for i := range a.parts {
-		results[i] = a.parts[i].finish(a.fragments[i].Window)
+		results[i] = limited(a.parts[i].finish(a.fragments[i].Window), a.fragments[i].Limits)
+	}
+	return results
+}
+
+// unless returns the results of a batch that ended early: those that were
+// complete when time or room ran out, and the error for all others. Nothing is
+// believed of a backend that is at fault itself.
+func (a *assembly) unless(err *Error) []Result {
+	results := failAll(len(a.parts), err)
+	if err.Kind == KindBackend {
+		return results
+	}
+	for i, r := range a.finish() {
+		if a.parts[i].complete {
+			results[i] = r
+		}
 	}
 	return results
 }
@@ -89,9 +107,11 @@ func (p *part) add(r *pushdownv1.FragmentResult, sets []labels.Labels, w plan.Wi
 	p.seen, p.kind = true, r.GetType()
 	p.result.Bytes += proto.Size(r)
 	p.result.SamplesRead += r.GetSamplesRead()
+	p.result.Took += time.Duration(r.GetDurationUs()) * time.Microsecond
+	p.complete = p.complete || r.GetComplete()
 	addAnnotations(&p.result.Warnings, r.GetWarnings())
 	if e := r.GetError(); e != nil {
-		p.result.Err = &Error{Kind: wireKind(e.GetKind()), Err: errors.New(e.GetMessage())}
+		p.result.Err = &Error{Kind: wireKind(e.GetKind()), Limit: wireLimit(e.GetLimit()), Err: errors.New(e.GetMessage())}
 		return nil
 	}
 	rows, err := newRows(r, sets, w)
@@ -249,6 +269,15 @@ func validLayout(h histogram.FloatHistogram) error {
 	}
 	h.PositiveBuckets, h.NegativeBuckets = absolute(h.PositiveBuckets), absolute(h.NegativeBuckets)
 	return h.Validate()
+}
+
+// wireLimit is the limit of that name, or none: the name becomes a label of
+// metrics.
+func wireLimit(name string) Limit {
+	if l := Limit(name); slices.Contains(Limits(), l) {
+		return l
+	}
+	return ""
 }
 
 func wireKind(k pushdownv1.Error_Kind) Kind {

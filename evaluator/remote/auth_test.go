@@ -47,7 +47,7 @@ func access(t *testing.T, base string, cfg config.HTTPClientConfig) (errs []erro
 	httpCfg := HTTPConfig{Name: "b", URL: u, Client: cfg, MaxConcurrent: 2, MaxResponseBytes: 1 << 20}
 	h, err := NewHTTP(httpCfg)
 	require.NoError(t, err)
-	read, err := NewChunkedRead(httpCfg, time.Minute, 100)
+	read, err := NewChunkedRead(httpCfg, time.Minute)
 	require.NoError(t, err)
 	r := execute(h, at("x", 1000))
 	list, readErr := read.Series(t.Context(), storage.SelectHints{Start: 0, End: 5000}, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, "x")})

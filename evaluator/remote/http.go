@@ -74,7 +74,10 @@ func (r repeatable) CloseIdleConnections() {
 
 // Execute implements Client.
 func (h *HTTP) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {
-	return h.requests.each(ctx, len(fragments), func(i int) Result { return h.query(ctx, fragments[i], opts) })
+	return h.requests.each(ctx, len(fragments), func(i int) Result {
+		f := fragments[i]
+		return within(ctx, f.Limits, func(ctx context.Context) Result { return h.query(ctx, f, opts) })
+	})
 }
 
 func (h *HTTP) query(ctx context.Context, f plan.Fragment, opts Options) Result {
@@ -88,9 +91,17 @@ func (h *HTTP) query(ctx context.Context, f plan.Fragment, opts Options) Result 
 	return r
 }
 
-// request is the API call that runs a fragment.
+// request is the API call that runs a fragment. A server that cuts the answer
+// off at limit returns one series too many, so that this is not mistaken for
+// the whole.
 func request(f plan.Fragment, opts Options) (path string, form url.Values) {
 	form = url.Values{"query": {f.Expr}}
+	if f.Limits.Series != 0 {
+		form.Set("limit", strconv.FormatInt(f.Limits.Series+1, 10))
+	}
+	if f.Limits.Time != 0 {
+		form.Set("timeout", seconds(f.Limits.Time.Milliseconds()))
+	}
 	if opts.Lookback != 0 && opts.Lookback != defaultLookback {
 		form.Set("lookback_delta", seconds(opts.Lookback.Milliseconds()))
 	}

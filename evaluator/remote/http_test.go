@@ -176,7 +176,7 @@ func TestHTTPErrorsDoNotShowTheURL(t *testing.T) {
 	t.Cleanup(denied.Close)
 	for _, base := range []string{s.URL, denied.URL} {
 		cfg := newHTTP(t, base+"/?token=secret").cfg
-		read, err := NewChunkedRead(cfg, time.Second, 10)
+		read, err := NewChunkedRead(cfg, time.Second)
 		require.NoError(t, err)
 		source := struct {
 			SeriesSource

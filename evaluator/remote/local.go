@@ -32,7 +32,7 @@ func NewLocal(engine promql.QueryEngine, data storage.Queryable) *Local {
 func (l *Local) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {
 	results := make([]Result, len(fragments))
 	for i, f := range fragments {
-		results[i] = l.fragment(ctx, f, opts)
+		results[i] = within(ctx, f.Limits, func(ctx context.Context) Result { return l.fragment(ctx, f, opts) })
 	}
 	return results
 }

@@ -133,19 +133,30 @@ func (n *Native) batch(ctx context.Context, fragments []plan.Fragment, opts Opti
 		Fragments:  make([]*pushdownv1.Fragment, len(fragments)),
 	}
 	for i, f := range fragments {
-		req.Fragments[i] = &pushdownv1.Fragment{Expr: f.Expr, StartMs: f.Window.Start, EndMs: f.Window.End, StepMs: f.Window.Step}
+		req.Fragments[i] = &pushdownv1.Fragment{
+			Expr: f.Expr, StartMs: f.Window.Start, EndMs: f.Window.End, StepMs: f.Window.Step, Limits: wireLimits(f.Limits),
+		}
 	}
 	for {
 		s, reused := n.acquire()
 		answer, err := s.run(ctx, n.api, req, fragments)
 		if err == nil {
 			n.release(s)
-			return answer
+			return answer.finish()
 		}
 		s.cancel()
 		if !reused || !broken(err) || ctx.Err() != nil {
-			return failAll(len(fragments), streamError(ctx, err))
+			return answer.unless(streamError(ctx, err))
 		}
+	}
+}
+
+func wireLimits(l plan.Limits) *pushdownv1.Limits {
+	if l == (plan.Limits{}) {
+		return nil
+	}
+	return &pushdownv1.Limits{
+		Samples: uint64(l.Samples), Series: uint64(l.Series), Bytes: uint64(l.Bytes), TimeMs: uint64(l.Time.Milliseconds()),
 	}
 }
 
@@ -182,7 +193,7 @@ func broken(err error) bool {
 }
 
 // streamError gives an error of a stream its kind.
-func streamError(ctx context.Context, err error) error {
+func streamError(ctx context.Context, err error) *Error {
 	if ended := contextError(ctx); ended != nil {
 		return ended
 	}

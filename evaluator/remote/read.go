@@ -27,7 +27,8 @@ const frameBytes = 50 << 20
 // SeriesSource serves stored series of one backend as they are stored.
 type SeriesSource interface {
 	// Series returns all series that match, complete between the bounds of
-	// hints. The error is an *Error.
+	// hints. It may fail with more of them than hints permit, but not leave
+	// any out. The error is an *Error.
 	Series(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error)
 }
 
@@ -35,15 +36,12 @@ type SeriesSource interface {
 type ChunkedRead struct {
 	cfg  HTTPConfig
 	data storage.SampleAndChunkQueryable
-	// maxSeries bounds the series of one selector.
-	maxSeries int
 }
 
 var _ SeriesSource = (*ChunkedRead)(nil)
 
-// NewChunkedRead returns a client. A call takes timeout at most, and may fetch
-// maxSeries series.
-func NewChunkedRead(cfg HTTPConfig, timeout time.Duration, maxSeries int) (*ChunkedRead, error) {
+// NewChunkedRead returns a client. A call takes timeout at most.
+func NewChunkedRead(cfg HTTPConfig, timeout time.Duration) (*ChunkedRead, error) {
 	client, err := promremote.NewReadClient(cfg.Name, &promremote.ClientConfig{
 		URL:              &config.URL{URL: cfg.URL.JoinPath(readPath)},
 		Timeout:          model.Duration(timeout),
@@ -57,7 +55,7 @@ func NewChunkedRead(cfg HTTPConfig, timeout time.Duration, maxSeries int) (*Chun
 		c.Client.Transport = repeatable{c.Client.Transport}
 	}
 	return &ChunkedRead{
-		cfg: cfg, maxSeries: maxSeries,
+		cfg:  cfg,
 		data: promremote.NewSampleAndChunkQueryableClient(client, labels.EmptyLabels(), nil, true, nil),
 	}, nil
 }
@@ -69,11 +67,13 @@ func (r *ChunkedRead) Series(ctx context.Context, hints storage.SelectHints, mat
 		return nil, r.fault(ctx, err)
 	}
 	defer q.Close()
+	most := hints.Limit
+	hints.Limit = 0
 	set := q.Select(ctx, true, &hints, matchers...)
 	var list []storage.Series
 	for set.Next() {
-		if len(list) == r.maxSeries {
-			return nil, errorf(KindLimit, "a selector fetches more raw series than max_samples (%d) permits", r.maxSeries)
+		if most != 0 && len(list) == most {
+			return nil, tooManySeries(most)
 		}
 		list = append(list, set.At())
 	}
@@ -81,6 +81,10 @@ func (r *ChunkedRead) Series(ctx context.Context, hints storage.SelectHints, mat
 		return nil, r.fault(ctx, err)
 	}
 	return list, nil
+}
+
+func tooManySeries(most int) *Error {
+	return exceeded(LimitSeries, "a selector fetches more raw series than the limit, which is %d", most)
 }
 
 // fault gives an error its kind. The library's text shows the URL, whose
@@ -122,6 +126,9 @@ func NewReader(b plan.Backend, source Source) *Reader {
 // fetch returns all series that match, complete, with their partition labels.
 func (r *Reader) fetch(ctx context.Context, hints storage.SelectHints, matchers []*labels.Matcher) ([]storage.Series, error) {
 	list, err := r.source.Series(ctx, hints, r.stored(matchers))
+	if err == nil && hints.Limit != 0 && len(list) > hints.Limit {
+		err = tooManySeries(hints.Limit)
+	}
 	for i, s := range list {
 		list[i] = r.relabelled(s)
 	}
@@ -143,7 +150,7 @@ func (r *Reader) stored(matchers []*labels.Matcher) []*labels.Matcher {
 func (r *Reader) named(err error) error {
 	var e *Error
 	if errors.As(err, &e) && e.Backend == "" {
-		return &Error{Kind: e.Kind, Backend: r.backend.Name, Err: e.Err}
+		return &Error{Kind: e.Kind, Backend: r.backend.Name, Limit: e.Limit, Err: e.Err}
 	}
 	return err
 }

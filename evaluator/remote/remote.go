@@ -50,6 +50,8 @@ type Result struct {
 	// backend says it read for it; 0 if unknown.
 	Bytes       int
 	SamplesRead uint64
+	// Took is how long the backend was at work on it; 0 if unknown.
+	Took time.Duration
 	// Err is an *Error.
 	Err error
 }
@@ -82,6 +84,9 @@ type Error struct {
 	Err  error
 	// Backend is the name of the backend, where the call involves several.
 	Backend string
+	// Limit is the limit of the fragment that was exceeded, empty if there is
+	// none or if it is not the fragment's.
+	Limit Limit
 }
 
 // Error implements error.
@@ -151,6 +156,9 @@ func addRemarks(to *annotations.Annotations, texts []string) error {
 }
 
 func partial(warning string) error {
+	if strings.Contains(warning, "truncated due to limit") {
+		return &Error{Kind: KindLimit, Err: errTruncated}
+	}
 	return errorf(KindBackend, "the answer may be partial: %s", excerpt([]byte(warning)))
 }
 

@@ -22,7 +22,7 @@ func TestRangeSelectorsFetchWhatRemoteReadDoes(t *testing.T) {
 	cfg := HTTPConfig{Name: "b", URL: u, Client: config.DefaultHTTPClientConfig, MaxConcurrent: 1, MaxResponseBytes: 1 << 20}
 	api, err := NewHTTP(cfg)
 	require.NoError(t, err)
-	read, err := NewChunkedRead(cfg, time.Minute, 100)
+	read, err := NewChunkedRead(cfg, time.Minute)
 	require.NoError(t, err)
 	matching := func(name string) []*labels.Matcher {
 		return []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name)}

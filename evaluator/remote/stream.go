@@ -29,22 +29,23 @@ type stream struct {
 	sets    []labels.Labels
 }
 
-// run sends a batch and collects the whole answer. After an error, and after
-// ctx has ended, the stream is of no use.
-func (s *stream) run(ctx context.Context, api pushdownv1.PushdownClient, req *pushdownv1.BatchRequest, fragments []plan.Fragment) ([]Result, error) {
+// run sends a batch and collects the whole answer, or what there was of it
+// before an error. After an error, and after ctx has ended, the stream is of no
+// use.
+func (s *stream) run(ctx context.Context, api pushdownv1.PushdownClient, req *pushdownv1.BatchRequest, fragments []plan.Fragment) (*assembly, error) {
 	stop := context.AfterFunc(ctx, s.cancel)
 	defer stop()
-	if err := s.send(api, req); err != nil {
-		return nil, err
-	}
 	a := newAssembly(s, fragments)
+	if err := s.send(api, req); err != nil {
+		return a, err
+	}
 	for {
 		msg, err := s.rpc.Recv()
 		if err != nil {
-			return nil, err
+			return a, err
 		}
 		if err := a.add(req.GetBatchId(), msg); err != nil {
-			return nil, err
+			return a, err
 		}
 		if msg.GetDone() {
 			break
@@ -52,9 +53,9 @@ func (s *stream) run(ctx context.Context, api pushdownv1.PushdownClient, req *pu
 	}
 	if !stop() {
 		// The stream was cancelled at the last moment.
-		return nil, context.Cause(ctx)
+		return a, context.Cause(ctx)
 	}
-	return a.finish(), nil
+	return a, nil
 }
 
 // send opens the stream if need be. An io.EOF of Send hides the reason; Recv

@@ -105,7 +105,10 @@ const repeatOnce = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 
 // Execute implements Client.
 func (t *Thanos) Execute(ctx context.Context, fragments []plan.Fragment, opts Options) []Result {
-	return t.calls.each(ctx, len(fragments), func(i int) Result { return t.query(ctx, fragments[i], opts) })
+	return t.calls.each(ctx, len(fragments), func(i int) Result {
+		f := fragments[i]
+		return within(ctx, f.Limits, func(ctx context.Context) Result { return t.query(ctx, f, opts) })
+	})
 }
 
 func (t *Thanos) query(ctx context.Context, f plan.Fragment, opts Options) Result {

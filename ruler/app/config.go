@@ -38,7 +38,9 @@ type Config struct {
 	// instantiated for.
 	Clusters []map[string]string       `yaml:"clusters,omitempty"`
 	Backends []evaluator.BackendConfig `yaml:"backends"`
-	Alerting AlertingConfig            `yaml:"alerting,omitempty"`
+	// Limits bound what the queries of rules and tenants may cost.
+	Limits   evaluator.Limits `yaml:"limits,omitempty"`
+	Alerting AlertingConfig   `yaml:"alerting,omitempty"`
 }
 
 // GlobalConfig holds what applies to all groups.
@@ -67,8 +69,6 @@ type GlobalConfig struct {
 	ResendDelay model.Duration `yaml:"resend_delay,omitempty"`
 	// QueryTimeout bounds the evaluation of one batch; default 30s.
 	QueryTimeout model.Duration `yaml:"query_timeout,omitempty"`
-	// MaxSamples bounds the samples of one query; default 50 million.
-	MaxSamples int `yaml:"max_samples,omitempty"`
 	// WriteMaxPendingSamples bounds the recorded samples that are on their way to
 	// one backend; default 1 million.
 	WriteMaxPendingSamples int `yaml:"write_max_pending_samples,omitempty"`
@@ -124,11 +124,10 @@ func defaultConfig() *Config {
 		BackfillLimit:      model.Duration(time.Hour),
 		ResendDelay:        model.Duration(time.Minute),
 		QueryTimeout:       model.Duration(30 * time.Second),
-		MaxSamples:         50_000_000,
 
 		WriteMaxPendingSamples:  1_000_000,
 		MaxUnwrittenAlertSeries: 10_000,
-	}}
+	}, Limits: evaluator.DefaultConfig().Limits}
 }
 
 func parseConfig(content []byte) (*Config, error) {
@@ -224,7 +223,7 @@ func (c *Config) Evaluator() evaluator.Config {
 	ec := evaluator.DefaultConfig()
 	ec.Backends = c.Backends
 	ec.Timeout = c.Global.QueryTimeout
-	ec.MaxSamples = c.Global.MaxSamples
+	ec.Limits = c.Limits
 	return ec
 }
 

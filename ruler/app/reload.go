@@ -106,6 +106,7 @@ func (c *Config) needsRestart(next *Config) string {
 		old, new any
 	}{
 		{"backends", c.Backends, next.Backends},
+		{"limits", c.Limits, next.Limits},
 		{"clusters", c.Clusters, next.Clusters},
 		{"rule_files", c.RuleFiles, next.RuleFiles},
 		{"rule_config_maps", c.RuleConfigMaps, next.RuleConfigMaps},

@@ -19,7 +19,7 @@ import (
 func UnitTests(newEngine func(subqueryStep time.Duration) promql.QueryEngine) unittest.NewEnvironment {
 	return func(data storage.Queryable, cfg unittest.EnvironmentConfig) unittest.Environment {
 		ec := evaluator.DefaultConfig()
-		ec.MaxSamples = unittest.MaxSamples
+		ec.Limits.Query.Samples = unittest.MaxSamples
 		ec.SubqueryStep = model.Duration(cfg.SubqueryStep)
 		engine := newEngine(cfg.SubqueryStep)
 		reg := prometheus.NewRegistry()

@@ -133,7 +133,7 @@ func (x Error_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Error_Kind.Descriptor instead.
 func (Error_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{5, 0}
+	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // BatchRequest carries every fragment that one backend has to run for one
@@ -209,6 +209,7 @@ type Fragment struct {
 	StartMs       int64                  `protobuf:"varint,2,opt,name=start_ms,json=startMs,proto3" json:"start_ms,omitempty"`
 	EndMs         int64                  `protobuf:"varint,3,opt,name=end_ms,json=endMs,proto3" json:"end_ms,omitempty"`
 	StepMs        int64                  `protobuf:"varint,4,opt,name=step_ms,json=stepMs,proto3" json:"step_ms,omitempty"`
+	Limits        *Limits                `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +272,88 @@ func (x *Fragment) GetStepMs() int64 {
 	return 0
 }
 
+func (x *Fragment) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// Limits bound what one fragment may cost. The backend answers one that costs
+// more with an error of KIND_LIMIT and no result; the others of the batch are
+// not affected. A field that is 0 bounds nothing.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Samples read, as in FragmentResult.samples_read.
+	Samples uint64 `protobuf:"varint,1,opt,name=samples,proto3" json:"samples,omitempty"`
+	// Series of the result.
+	Series uint64 `protobuf:"varint,2,opt,name=series,proto3" json:"series,omitempty"`
+	// Size of the result on the wire, about.
+	Bytes uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Milliseconds of execution.
+	TimeMs        uint64 `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Limits) GetSamples() uint64 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *Limits) GetSeries() uint64 {
+	if x != nil {
+		return x.Series
+	}
+	return 0
+}
+
+func (x *Limits) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Limits) GetTimeMs() uint64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
 type BatchResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	BatchId uint64                 `protobuf:"varint,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
@@ -288,7 +371,7 @@ type BatchResponse struct {
 
 func (x *BatchResponse) Reset() {
 	*x = BatchResponse{}
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[2]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +383,7 @@ func (x *BatchResponse) String() string {
 func (*BatchResponse) ProtoMessage() {}
 
 func (x *BatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[2]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +396,7 @@ func (x *BatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchResponse.ProtoReflect.Descriptor instead.
 func (*BatchResponse) Descriptor() ([]byte, []int) {
-	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{2}
+	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BatchResponse) GetBatchId() uint64 {
@@ -361,7 +444,7 @@ type LabelSet struct {
 
 func (x *LabelSet) Reset() {
 	*x = LabelSet{}
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[3]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +456,7 @@ func (x *LabelSet) String() string {
 func (*LabelSet) ProtoMessage() {}
 
 func (x *LabelSet) ProtoReflect() protoreflect.Message {
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[3]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +469,7 @@ func (x *LabelSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSet.ProtoReflect.Descriptor instead.
 func (*LabelSet) Descriptor() ([]byte, []int) {
-	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{3}
+	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LabelSet) GetSymbols() []uint32 {
@@ -417,14 +500,20 @@ type FragmentResult struct {
 	Histograms [][]byte `protobuf:"bytes,8,rep,name=histograms,proto3" json:"histograms,omitempty"`
 	Warnings   []string `protobuf:"bytes,9,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Samples that the backend's engine read to answer the fragment.
-	SamplesRead   uint64 `protobuf:"varint,10,opt,name=samples_read,json=samplesRead,proto3" json:"samples_read,omitempty"`
+	SamplesRead uint64 `protobuf:"varint,10,opt,name=samples_read,json=samplesRead,proto3" json:"samples_read,omitempty"`
+	// How long the execution took, in microseconds.
+	DurationUs uint64 `protobuf:"varint,11,opt,name=duration_us,json=durationUs,proto3" json:"duration_us,omitempty"`
+	// The last part of the fragment's result. A client whose time is up before
+	// the batch is done may use the results that are complete. Backends that do
+	// not know the field never set it.
+	Complete      bool `protobuf:"varint,12,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FragmentResult) Reset() {
 	*x = FragmentResult{}
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[4]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +525,7 @@ func (x *FragmentResult) String() string {
 func (*FragmentResult) ProtoMessage() {}
 
 func (x *FragmentResult) ProtoReflect() protoreflect.Message {
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[4]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +538,7 @@ func (x *FragmentResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FragmentResult.ProtoReflect.Descriptor instead.
 func (*FragmentResult) Descriptor() ([]byte, []int) {
-	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{4}
+	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FragmentResult) GetFragment() uint32 {
@@ -522,17 +611,34 @@ func (x *FragmentResult) GetSamplesRead() uint64 {
 	return 0
 }
 
+func (x *FragmentResult) GetDurationUs() uint64 {
+	if x != nil {
+		return x.DurationUs
+	}
+	return 0
+}
+
+func (x *FragmentResult) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
 type Error struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          Error_Kind             `protobuf:"varint,1,opt,name=kind,proto3,enum=tocsin.pushdown.v1.Error_Kind" json:"kind,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Kind    Error_Kind             `protobuf:"varint,1,opt,name=kind,proto3,enum=tocsin.pushdown.v1.Error_Kind" json:"kind,omitempty"`
+	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The field of the fragment's Limits that was exceeded, empty if it is a
+	// limit of the backend's own.
+	Limit         string `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[5]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +650,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_pushdown_v1_pushdown_proto_msgTypes[5]
+	mi := &file_pushdown_v1_pushdown_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +663,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{5}
+	return file_pushdown_v1_pushdown_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Error) GetKind() Error_Kind {
@@ -574,6 +680,13 @@ func (x *Error) GetMessage() string {
 	return ""
 }
 
+func (x *Error) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
 var File_pushdown_v1_pushdown_proto protoreflect.FileDescriptor
 
 const file_pushdown_v1_pushdown_proto_rawDesc = "" +
@@ -583,12 +696,18 @@ const file_pushdown_v1_pushdown_proto_rawDesc = "" +
 	"\bbatch_id\x18\x01 \x01(\x04R\abatchId\x12\x1f\n" +
 	"\vlookback_ms\x18\x02 \x01(\x03R\n" +
 	"lookbackMs\x12:\n" +
-	"\tfragments\x18\x03 \x03(\v2\x1c.tocsin.pushdown.v1.FragmentR\tfragments\"i\n" +
+	"\tfragments\x18\x03 \x03(\v2\x1c.tocsin.pushdown.v1.FragmentR\tfragments\"\x9d\x01\n" +
 	"\bFragment\x12\x12\n" +
 	"\x04expr\x18\x01 \x01(\tR\x04expr\x12\x19\n" +
 	"\bstart_ms\x18\x02 \x01(\x03R\astartMs\x12\x15\n" +
 	"\x06end_ms\x18\x03 \x01(\x03R\x05endMs\x12\x17\n" +
-	"\astep_ms\x18\x04 \x01(\x03R\x06stepMs\"\xe1\x01\n" +
+	"\astep_ms\x18\x04 \x01(\x03R\x06stepMs\x122\n" +
+	"\x06limits\x18\x05 \x01(\v2\x1a.tocsin.pushdown.v1.LimitsR\x06limits\"i\n" +
+	"\x06Limits\x12\x18\n" +
+	"\asamples\x18\x01 \x01(\x04R\asamples\x12\x16\n" +
+	"\x06series\x18\x02 \x01(\x04R\x06series\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x17\n" +
+	"\atime_ms\x18\x04 \x01(\x04R\x06timeMs\"\xe1\x01\n" +
 	"\rBatchResponse\x12\x19\n" +
 	"\bbatch_id\x18\x01 \x01(\x04R\abatchId\x12\x1f\n" +
 	"\vnew_symbols\x18\x02 \x03(\tR\n" +
@@ -597,7 +716,7 @@ const file_pushdown_v1_pushdown_proto_rawDesc = "" +
 	"\aresults\x18\x04 \x03(\v2\".tocsin.pushdown.v1.FragmentResultR\aresults\x12\x12\n" +
 	"\x04done\x18\x05 \x01(\bR\x04done\"$\n" +
 	"\bLabelSet\x12\x18\n" +
-	"\asymbols\x18\x01 \x03(\rR\asymbols\"\xf2\x02\n" +
+	"\asymbols\x18\x01 \x03(\rR\asymbols\"\xaf\x03\n" +
 	"\x0eFragmentResult\x12\x1a\n" +
 	"\bfragment\x18\x01 \x01(\rR\bfragment\x12/\n" +
 	"\x05error\x18\x02 \x01(\v2\x19.tocsin.pushdown.v1.ErrorR\x05error\x121\n" +
@@ -612,10 +731,14 @@ const file_pushdown_v1_pushdown_proto_rawDesc = "" +
 	"histograms\x12\x1a\n" +
 	"\bwarnings\x18\t \x03(\tR\bwarnings\x12!\n" +
 	"\fsamples_read\x18\n" +
-	" \x01(\x04R\vsamplesRead\"\xca\x01\n" +
+	" \x01(\x04R\vsamplesRead\x12\x1f\n" +
+	"\vduration_us\x18\v \x01(\x04R\n" +
+	"durationUs\x12\x1a\n" +
+	"\bcomplete\x18\f \x01(\bR\bcomplete\"\xe0\x01\n" +
 	"\x05Error\x122\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1e.tocsin.pushdown.v1.Error.KindR\x04kind\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"s\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\tR\x05limit\"s\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_USER\x10\x01\x12\x0e\n" +
@@ -645,31 +768,33 @@ func file_pushdown_v1_pushdown_proto_rawDescGZIP() []byte {
 }
 
 var file_pushdown_v1_pushdown_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_pushdown_v1_pushdown_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_pushdown_v1_pushdown_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_pushdown_v1_pushdown_proto_goTypes = []any{
 	(ValueType)(0),         // 0: tocsin.pushdown.v1.ValueType
 	(Error_Kind)(0),        // 1: tocsin.pushdown.v1.Error.Kind
 	(*BatchRequest)(nil),   // 2: tocsin.pushdown.v1.BatchRequest
 	(*Fragment)(nil),       // 3: tocsin.pushdown.v1.Fragment
-	(*BatchResponse)(nil),  // 4: tocsin.pushdown.v1.BatchResponse
-	(*LabelSet)(nil),       // 5: tocsin.pushdown.v1.LabelSet
-	(*FragmentResult)(nil), // 6: tocsin.pushdown.v1.FragmentResult
-	(*Error)(nil),          // 7: tocsin.pushdown.v1.Error
+	(*Limits)(nil),         // 4: tocsin.pushdown.v1.Limits
+	(*BatchResponse)(nil),  // 5: tocsin.pushdown.v1.BatchResponse
+	(*LabelSet)(nil),       // 6: tocsin.pushdown.v1.LabelSet
+	(*FragmentResult)(nil), // 7: tocsin.pushdown.v1.FragmentResult
+	(*Error)(nil),          // 8: tocsin.pushdown.v1.Error
 }
 var file_pushdown_v1_pushdown_proto_depIdxs = []int32{
 	3, // 0: tocsin.pushdown.v1.BatchRequest.fragments:type_name -> tocsin.pushdown.v1.Fragment
-	5, // 1: tocsin.pushdown.v1.BatchResponse.new_label_sets:type_name -> tocsin.pushdown.v1.LabelSet
-	6, // 2: tocsin.pushdown.v1.BatchResponse.results:type_name -> tocsin.pushdown.v1.FragmentResult
-	7, // 3: tocsin.pushdown.v1.FragmentResult.error:type_name -> tocsin.pushdown.v1.Error
-	0, // 4: tocsin.pushdown.v1.FragmentResult.type:type_name -> tocsin.pushdown.v1.ValueType
-	1, // 5: tocsin.pushdown.v1.Error.kind:type_name -> tocsin.pushdown.v1.Error.Kind
-	2, // 6: tocsin.pushdown.v1.Pushdown.Execute:input_type -> tocsin.pushdown.v1.BatchRequest
-	4, // 7: tocsin.pushdown.v1.Pushdown.Execute:output_type -> tocsin.pushdown.v1.BatchResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4, // 1: tocsin.pushdown.v1.Fragment.limits:type_name -> tocsin.pushdown.v1.Limits
+	6, // 2: tocsin.pushdown.v1.BatchResponse.new_label_sets:type_name -> tocsin.pushdown.v1.LabelSet
+	7, // 3: tocsin.pushdown.v1.BatchResponse.results:type_name -> tocsin.pushdown.v1.FragmentResult
+	8, // 4: tocsin.pushdown.v1.FragmentResult.error:type_name -> tocsin.pushdown.v1.Error
+	0, // 5: tocsin.pushdown.v1.FragmentResult.type:type_name -> tocsin.pushdown.v1.ValueType
+	1, // 6: tocsin.pushdown.v1.Error.kind:type_name -> tocsin.pushdown.v1.Error.Kind
+	2, // 7: tocsin.pushdown.v1.Pushdown.Execute:input_type -> tocsin.pushdown.v1.BatchRequest
+	5, // 8: tocsin.pushdown.v1.Pushdown.Execute:output_type -> tocsin.pushdown.v1.BatchResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_pushdown_v1_pushdown_proto_init() }
@@ -683,7 +808,7 @@ func file_pushdown_v1_pushdown_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_pushdown_v1_pushdown_proto_rawDesc), len(file_pushdown_v1_pushdown_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
