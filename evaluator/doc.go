@@ -6,8 +6,9 @@
 // answers, or over raw series where a fragment cannot do. Evaluation fails
 // closed: a query that needs a backend which does not answer, or which answers
 // something else than it was asked, has an error that names the backend, while
-// the other queries of the batch have their results. There is no partial
-// result.
+// the other queries of the batch have their results. Only a query that asks
+// for it gets a result without the data of backends that are away; a warning
+// says so.
 //
 // What a query may cost is bounded, and what the queries of a tenant may within a
 // minute. A query over a limit fails alone; its error names the limit.

@@ -26,18 +26,18 @@ type queryEngine struct {
 }
 
 // NewInstantQuery implements promql.QueryEngine.
-func (qe queryEngine) NewInstantQuery(_ context.Context, _ storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time) (promql.Query, error) {
+func (qe queryEngine) NewInstantQuery(ctx context.Context, _ storage.Queryable, opts promql.QueryOpts, qs string, ts time.Time) (promql.Query, error) {
 	ms := timestamp.FromTime(ts)
-	return qe.query(opts, qs, plan.Window{Start: ms, End: ms})
+	return qe.query(ctx, opts, qs, plan.Window{Start: ms, End: ms})
 }
 
 // NewRangeQuery implements promql.QueryEngine.
-func (qe queryEngine) NewRangeQuery(_ context.Context, _ storage.Queryable, opts promql.QueryOpts, qs string, start, end time.Time, interval time.Duration) (promql.Query, error) {
+func (qe queryEngine) NewRangeQuery(ctx context.Context, _ storage.Queryable, opts promql.QueryOpts, qs string, start, end time.Time, interval time.Duration) (promql.Query, error) {
 	w := plan.Window{Start: timestamp.FromTime(start), End: timestamp.FromTime(end), Step: interval.Milliseconds()}
 	if w.Step <= 0 {
 		return nil, fmt.Errorf("step %s of a range query is shorter than a millisecond", interval)
 	}
-	q, err := qe.query(opts, qs, w)
+	q, err := qe.query(ctx, opts, qs, w)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (qe queryEngine) NewRangeQuery(_ context.Context, _ storage.Queryable, opts
 	return q, nil
 }
 
-func (qe queryEngine) query(opts promql.QueryOpts, qs string, w plan.Window) (*query, error) {
+func (qe queryEngine) query(ctx context.Context, opts promql.QueryOpts, qs string, w plan.Window) (*query, error) {
 	expr, err := parser.ParseExpr(qs)
 	if err != nil {
 		return nil, err
@@ -56,7 +56,8 @@ func (qe queryEngine) query(opts promql.QueryOpts, qs string, w plan.Window) (*q
 	if opts != nil && opts.LookbackDelta() > 0 {
 		lookback = opts.LookbackDelta()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	asked := Query{Expr: expr, Limits: qe.evaluator.cfg.Limits.Query.plan(), Partial: IsPartial(ctx)}
+	cancelled, cancel := context.WithCancel(context.Background())
 	return &query{
 		evaluator: qe.evaluator,
 		text:      qs,
@@ -64,9 +65,9 @@ func (qe queryEngine) query(opts promql.QueryOpts, qs string, w plan.Window) (*q
 			Expr: expr, Start: timestamp.Time(w.Start), End: timestamp.Time(w.End),
 			Interval: time.Duration(w.Step) * time.Millisecond, LookbackDelta: lookback,
 		},
-		batch:     batch{queries: []Query{{Expr: expr, Limits: qe.evaluator.cfg.Limits.Query.plan()}}, options: qe.evaluator.options(w), lookback: lookback},
+		batch:     batch{queries: []Query{asked}, options: qe.evaluator.options(w), lookback: lookback},
 		stats:     &stats.Statistics{Timers: stats.NewQueryTimers(), Samples: stats.NewQuerySamples(false)},
-		cancelled: ctx,
+		cancelled: cancelled,
 		cancel:    cancel,
 	}, nil
 }

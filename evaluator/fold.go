@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/evaluator/remote"
 )
 
 // What is known about failed folds, and for how long.
@@ -113,7 +114,8 @@ func (e *Evaluator) folds(ctx context.Context, b batch, folds []plan.Fold) []out
 }
 
 // spread gives every member of a fold its part of the outcome. An error, which
-// may be one tenant's only, is for nobody, and so is a warning.
+// may be one tenant's only, is for nobody, and so is a warning, unless it is
+// that data of all is missing.
 func spread(f plan.Fold, o outcome, outcomes []outcome) error {
 	vector, ok := o.value.(promql.Vector)
 	switch {
@@ -123,7 +125,8 @@ func spread(f plan.Fold, o outcome, outcomes []outcome) error {
 		return &Error{Kind: KindBackend, Err: fmt.Errorf("the answer is a %T", o.value)}
 	}
 	for _, w := range o.warnings {
-		if !errors.Is(w, annotations.PromQLInfo) {
+		var missing *remote.Missing
+		if !errors.Is(w, annotations.PromQLInfo) && !errors.As(w, &missing) {
 			return w
 		}
 	}

@@ -22,8 +22,9 @@ var errTime = errors.New("time limit of the query")
 // localQuery evaluates what is left of a query over sites and raw series. It
 // is the storage of that: the engine selects from one goroutine.
 type localQuery struct {
-	merge  *merge
-	limits plan.Limits
+	merge   *merge
+	limits  plan.Limits
+	partial bool
 	// cost is what the query has taken so far, fetched the part of it that is
 	// raw series, for nobody else.
 	cost, fetched Cost
@@ -73,7 +74,7 @@ func (l *localQuery) newQuery(ctx context.Context, expr string) (promql.Query, e
 
 // Querier implements storage.Queryable.
 func (l *localQuery) Querier(mint, maxt int64) (storage.Querier, error) {
-	raw, err := l.merge.evaluator.raw.Querier(mint, maxt)
+	raw, err := l.merge.evaluator.raw.Content(l.partial).Querier(mint, maxt)
 	return localQuerier{raw, l}, err
 }
 

@@ -55,5 +55,5 @@ func (m *memory[T]) put(r remembered[T]) {
 }
 
 func sameQuery(a, b Query) bool {
-	return a.Expr == b.Expr && a.Name == b.Name && labels.Equal(a.Scope, b.Scope)
+	return a.Expr == b.Expr && a.Name == b.Name && a.Partial == b.Partial && labels.Equal(a.Scope, b.Scope)
 }

@@ -83,6 +83,10 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 	}
 	var o outcome
 	var total Cost
+	var content bool
+	if m.batch.queries[i].Partial {
+		o.warnings, content = m.missing(q)
+	}
 	for _, f := range q.Fragments {
 		answer := m.answers.results[f]
 		cost := costOf(answer)
@@ -95,7 +99,7 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 			return outcome{raw: rawMixedTypes}
 		case m.plan.Fragments[f].Averaged && overflows(answer.Value):
 			return outcome{raw: rawOverflow}
-		case answer.Err != nil:
+		case answer.Err != nil && !content:
 			o.err = answer.Err
 		}
 		o.warnings.Merge(answer.Warnings)
@@ -111,7 +115,7 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		o.value = m.direct(q.Direct)
 		return o
 	}
-	local := &localQuery{merge: m, limits: limits, cost: total}
+	local := &localQuery{merge: m, limits: limits, partial: m.batch.queries[i].Partial, cost: total}
 	o = local.run(ctx, q, o)
 	o.cost = o.cost.plus(local.fetched)
 	return o

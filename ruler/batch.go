@@ -62,6 +62,7 @@ type evaluation struct {
 	samples []promql.Sample
 	unit    write.Unit
 	until   int64 // the newest timestamp in the unit of an alerting rule
+	partial bool  // what is not among the samples may be missing
 }
 
 // run evaluates a stage of a batch and the stages after it: rules that read what
@@ -210,8 +211,10 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 		e.task.work += ruleWork + len(results[i].Vector)
 		e.err = results[i].Err
 		if e.err == nil {
-			e.err = r.produce(ctx, e, results[i].Vector)
+			e.partial = results[i].Partial
+			e.err = r.produce(ctx, e, results[i])
 		}
+		e.task.group.update(e.rule, func(s *ruleState) { s.warnings = results[i].Warnings })
 		r.evaluated(e, results[i].Retryable, took/time.Duration(len(evaluations)))
 	}
 }
@@ -271,10 +274,10 @@ func (e *evaluation) finish(took time.Duration) {
 }
 
 // produce makes what the rule records out of the expression's result.
-func (r *Ruler) produce(ctx context.Context, e *evaluation, vector promql.Vector) error {
+func (r *Ruler) produce(ctx context.Context, e *evaluation, answer Result) error {
 	g := e.task.group
 	p := producer{templates: r.deps.Templates, resend: r.cfg.ResendDelay, log: r.log}
-	samples, markers, err := p.produce(ctx, g, e.rule, e.task.job.Slot, vector)
+	samples, markers, err := p.produce(ctx, g, e.rule, e.task.job.Slot, answer)
 	if err != nil {
 		return err
 	}
@@ -333,7 +336,8 @@ func (r *Ruler) write(ctx context.Context, units []write.Unit) []write.Result {
 }
 
 // written notes what became of the rule's samples. Series of a recording rule
-// whose write failed count as possibly there: their end is marked when it comes.
+// whose write failed, or which a partial result does not show, count as possibly
+// there: their end is marked when it comes.
 func (e *evaluation) written(result write.Result) {
 	series := seriesOf(e.samples)
 	e.task.group.update(e.rule, func(s *ruleState) {
@@ -343,7 +347,7 @@ func (e *evaluation) written(result write.Result) {
 			rest, _ := s.unwritten.after(e.until)
 			s.setUnwritten(rest)
 		case e.isAlert(): // it is kept
-		case result.Err == nil:
+		case result.Err == nil && !e.partial:
 			s.setSeries(series)
 		default:
 			s.setSeries(merge(s.series, series))

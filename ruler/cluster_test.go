@@ -45,6 +45,8 @@ type world struct {
 	groups []rule.Group
 
 	queriesFail, writesFail error
+	// missing is what results lack, if anything.
+	missing string
 	// evaluationTakes is how long queries take together.
 	evaluationTakes func([]Query) time.Duration
 	// writeTakes is how long a write to backends takes.
@@ -198,6 +200,10 @@ func (w *world) Evaluate(_ context.Context, ts time.Time, queries []Query) []Res
 			continue
 		}
 		results[i].Vector = w.result(q.Expr.String(), ts)
+		if w.missing != "" {
+			require.True(w.t, q.Partial)
+			results[i].Partial, results[i].Warnings = true, []string{w.missing}
+		}
 	}
 	return results
 }

@@ -45,6 +45,7 @@ type ruleState struct {
 	encoded []byte
 
 	err        error // of the last evaluation
+	warnings   []string
 	duration   time.Duration
 	evaluation time.Time
 }
@@ -124,7 +125,7 @@ func (g *group) adopt(old *group) {
 
 // query is what a rule asks for.
 func (g *group) query(i int) Query {
-	return Query{Name: g.def.Key + "/" + g.def.Rules[i].Name(), Expr: g.def.Rules[i].Expr, Scope: g.def.Scope}
+	return Query{Name: g.def.Key + "/" + g.def.Rules[i].Name(), Expr: g.def.Rules[i].Expr, Scope: g.def.Scope, Partial: g.def.Partial}
 }
 
 // get returns a copy of a rule's state.

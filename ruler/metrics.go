@@ -13,7 +13,7 @@ import (
 type metrics struct {
 	evaluations, failures         *prometheus.CounterVec
 	duration                      prometheus.Summary
-	iterations, missed            *prometheus.CounterVec
+	iterations, missed, partial   *prometheus.CounterVec
 	lastDuration, lastEvaluation  *prometheus.GaugeVec
 	interval, rules               *prometheus.GaugeVec
 	repeated                      prometheus.Counter
@@ -44,6 +44,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		missed:         counter("prometheus_rule_group_iterations_missed_total", "Slots of the group that were given up, older than the backfill limit."),
 		lastDuration:   gauge("prometheus_rule_group_last_duration_seconds", "Duration of the batch of the group's last slot."),
 		lastEvaluation: gauge("prometheus_rule_group_last_evaluation_timestamp_seconds", "The group's last slot."),
+		partial:        counter("tocsin_ruler_partial_results_total", "Rule evaluations whose result lacks the data of a backend that did not answer."),
 		interval:       gauge("prometheus_rule_group_interval_seconds", "Interval of the group."),
 		rules:          gauge("prometheus_rule_group_rules", "Number of rules of the group."),
 		repeated: f.NewCounter(prometheus.CounterOpts{
@@ -79,7 +80,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 func (m *metrics) started(g *group) {
 	key := g.def.Key
-	for _, c := range []*prometheus.CounterVec{m.evaluations, m.failures, m.iterations, m.missed} {
+	for _, c := range []*prometheus.CounterVec{m.evaluations, m.failures, m.iterations, m.missed, m.partial} {
 		c.WithLabelValues(key)
 	}
 	m.interval.WithLabelValues(key).Set(g.def.Interval.Seconds())
@@ -87,7 +88,7 @@ func (m *metrics) started(g *group) {
 }
 
 func (m *metrics) stopped(key string) {
-	for _, c := range []*prometheus.CounterVec{m.evaluations, m.failures, m.iterations, m.missed} {
+	for _, c := range []*prometheus.CounterVec{m.evaluations, m.failures, m.iterations, m.missed, m.partial} {
 		c.DeleteLabelValues(key)
 	}
 	for _, g := range []*prometheus.GaugeVec{m.lastDuration, m.lastEvaluation, m.interval, m.rules} {
@@ -101,6 +102,9 @@ func (m *metrics) evaluation(e *evaluation, took time.Duration) {
 	m.duration.Observe(took.Seconds())
 	if e.err != nil {
 		m.failures.WithLabelValues(key).Inc()
+	}
+	if e.partial {
+		m.partial.WithLabelValues(key).Inc()
 	}
 }
 

@@ -19,22 +19,31 @@ type producer struct {
 
 // produce takes one rule of a group to a slot. What it returns beside the
 // samples are markers of the series that the slot before had and this one has
-// not. After an error the rule's state is what it was.
-func (p producer) produce(ctx context.Context, g *group, i int, slot time.Time, vector promql.Vector) (samples, markers []promql.Sample, err error) {
-	if g.def.Rules[i].Alert != "" {
-		samples, err = p.step(ctx, g, i, slot, vector)
+// not; what a partial answer to a recording rule does not show has not ended.
+// After an error the rule's state is what it was.
+func (p producer) produce(ctx context.Context, g *group, i int, slot time.Time, answer Result) (samples, markers []promql.Sample, err error) {
+	isAlert := g.def.Rules[i].Alert != ""
+	if isAlert {
+		samples, err = p.step(ctx, g, i, slot, answer)
 	} else {
-		samples, err = record(g.def, g.def.Rules[i], vector)
+		samples, err = record(g.def, g.def.Rules[i], answer.Vector)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	if answer.Partial && !isAlert {
+		return samples, nil, nil
+	}
 	return samples, ended(g.get(i).series, samples, slot.Add(-g.def.QueryOffset).UnixMilli()), nil
 }
 
-func (p producer) step(ctx context.Context, g *group, i int, slot time.Time, vector promql.Vector) ([]promql.Sample, error) {
+func (p producer) step(ctx context.Context, g *group, i int, slot time.Time, answer Result) ([]promql.Sample, error) {
 	ar := alertRule(g.def, g.def.Rules[i], p.resend)
-	result, err := alert.Step(ar, g.get(i).alerts, slot, vector, p.templates.Expander(ctx, g.def, ar.Name, slot))
+	step := alert.Step
+	if answer.Partial {
+		step = alert.StepPartial
+	}
+	result, err := step(ar, g.get(i).alerts, slot, answer.Vector, p.templates.Expander(ctx, g.def, ar.Name, slot))
 	if result.TemplateErr != nil {
 		p.log.Warn("expanding alert template", "group", g.def.Key, "rule", ar.Name, "err", result.TemplateErr)
 	}

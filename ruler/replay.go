@@ -45,14 +45,19 @@ func (r *Replay) Stages() [][]int {
 }
 
 // Query is what has to be evaluated for a rule, at the slot less the group's
-// query offset.
-func (r *Replay) Query(i int) Query { return r.group.query(i) }
+// query offset. It is not content with a part of the data, even if the group is:
+// nobody is in a hurry.
+func (r *Replay) Query(i int) Query {
+	q := r.group.query(i)
+	q.Partial = false
+	return q
+}
 
 // Produce takes a rule to a slot, at which its query returned vector, and
 // returns what is to be written: samples, and staleness markers of series that
 // have ended. They count as written. After an error the rule is where it was.
 func (r *Replay) Produce(ctx context.Context, i int, slot time.Time, vector promql.Vector) (write.Unit, error) {
-	samples, markers, err := r.producer.produce(ctx, r.group, i, slot, vector)
+	samples, markers, err := r.producer.produce(ctx, r.group, i, slot, Result{Vector: vector})
 	if err != nil {
 		return nil, err
 	}

@@ -37,12 +37,18 @@ type Query struct {
 	Expr parser.Expr
 	// Scope are the labels that every selector of Expr is restricted to.
 	Scope labels.Labels
+	// Partial permits a result without the data of backends that are away.
+	Partial bool
 }
 
 // Result is what became of a Query.
 type Result struct {
 	Vector promql.Vector
-	Err    error
+	// Warnings are about a Vector that is there. Partial tells that it lacks
+	// data.
+	Warnings []string
+	Partial  bool
+	Err      error
 	// Retryable tells that the same query may succeed later: a backend was
 	// away, not the expression at fault.
 	Retryable bool

@@ -63,8 +63,11 @@ type RuleStatus struct {
 	Evaluated time.Time
 	Duration  time.Duration
 	// Err is why the evaluation or its write failed; nil if neither did.
-	Err    error
-	Alerts alert.State
+	Err error
+	// Warnings are what was remarked on a result that was used all the same:
+	// data that is missing, or what PromQL warns of.
+	Warnings []string
+	Alerts   alert.State
 }
 
 func (g *group) status() GroupStatus {
@@ -76,6 +79,7 @@ func (g *group) status() GroupStatus {
 			Evaluated: r.evaluation,
 			Duration:  r.duration,
 			Err:       r.err,
+			Warnings:  r.warnings,
 			Alerts:    r.alerts,
 		}
 	}

@@ -46,10 +46,23 @@ func newGroup(member string, s ruler.GroupStatus, f filter) group {
 	return g
 }
 
+// alertingRule and recordingRule are Prometheus' with what was remarked on the
+// result of the last evaluation, which was used all the same: that data is
+// missing, for one.
+type alertingRule struct {
+	v1.AlertingRule
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+type recordingRule struct {
+	v1.RecordingRule
+	Warnings []string `json:"warnings,omitempty"`
+}
+
 func newRule(r rule.Rule, s ruler.RuleStatus, excludeAlerts bool) v1.Rule {
 	health, lastError := health(s)
 	if r.Record != "" {
-		return v1.RecordingRule{
+		return recordingRule{v1.RecordingRule{
 			Name:           r.Record,
 			Query:          r.Expr.String(),
 			Labels:         r.Labels,
@@ -58,7 +71,7 @@ func newRule(r rule.Rule, s ruler.RuleStatus, excludeAlerts bool) v1.Rule {
 			EvaluationTime: s.Duration.Seconds(),
 			LastEvaluation: s.Evaluated,
 			Type:           "recording",
-		}
+		}, s.Warnings}
 	}
 	shown := v1.AlertingRule{
 		State:          s.Alerts.Status().String(),
@@ -77,7 +90,7 @@ func newRule(r rule.Rule, s ruler.RuleStatus, excludeAlerts bool) v1.Rule {
 	if !excludeAlerts {
 		shown.Alerts = activeAlerts(s.Alerts)
 	}
-	return shown
+	return alertingRule{shown, s.Warnings}
 }
 
 func health(s ruler.RuleStatus) (rules.RuleHealth, string) {

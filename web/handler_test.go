@@ -87,7 +87,7 @@ func sampleStatus(t *testing.T) ruler.GroupStatus {
 		Duration: 20 * time.Millisecond,
 		Rules: []ruler.RuleStatus{
 			{Evaluated: slot, Err: errors.New("backend east is away")},
-			{Evaluated: slot, Alerts: firing(t, "Down")},
+			{Evaluated: slot, Warnings: []string{"backend west is away"}, Alerts: firing(t, "Down")},
 		},
 	}
 }
@@ -120,7 +120,7 @@ func TestRulesHavePrometheusShape(t *testing.T) {
 		{"type":"recording","name":"r","query":"sum(x)","labels":{"team":"a"},"health":"err","lastError":"backend east is away",
 		 "evaluationTime":0,"lastEvaluation":"1970-01-01T00:01:40Z"},
 		{"type":"alerting","name":"Down","query":"up == 0","duration":60,"keepFiringFor":0,"labels":{"severity":"page"},"annotations":{},
-		 "state":"firing","health":"ok","evaluationTime":0,"lastEvaluation":"1970-01-01T00:01:40Z",
+		 "state":"firing","health":"ok","warnings":["backend west is away"],"evaluationTime":0,"lastEvaluation":"1970-01-01T00:01:40Z",
 		 "alerts":[{"labels":{"alertname":"Down","pod":"p"},"annotations":{},"state":"firing","activeAt":"1970-01-01T00:01:40Z","value":"3e+00"}]}
 	]}]}}`, string(text))
 }

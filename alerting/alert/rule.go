@@ -5,6 +5,7 @@
 //
 //   - a failed evaluation or an exceeded limit changes nothing: no function here
 //     clears alerts;
+//   - alerts that a partial result does not show keep their state;
 //   - every timer is part of State, which is encoded, handed from member to
 //     member and decoded again, so that for, keep_firing_for and the time of the
 //     last notification survive a change of ownership;
@@ -15,7 +16,8 @@
 //     and those that are kept firing are, too.
 //
 // One slot of one rule goes: Restore (only if no state was handed over), Step
-// with what the expression returned (only if it was evaluated), ToSend. The
+// with what the expression returned (only if it was evaluated; StepPartial if
+// data was missing), ToSend. The
 // shell writes Result.Samples, delivers the notifications and checkpoints the
 // last State.
 //

@@ -34,7 +34,7 @@ var base = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
 // TestScripts runs the scripts in testdata. Their commands are:
 //
 //	rule                     the rule, as YAML; state is kept over edits
-//	step at=T                one step; the body has the result, a sample a line
+//	step at=T [partial]      one step; the body has the result, a sample a line
 //	step-bytes at=T          the same; a line is a label's name and value, with escapes, and the sample's value
 //	send at=T                what has to be sent
 //	restore at=T ...         a state from nothing but ALERTS_FOR_STATE and ALERTS
@@ -106,7 +106,11 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 func (s *script) step(t *testing.T, d *datadriven.TestData, vector promql.Vector) string {
 	t.Helper()
 	slot := argTime(t, d, "at")
-	result, err := alert.Step(s.rule, s.state, slot, vector, expander(s.rule.Name, slot))
+	step := alert.Step
+	if d.HasArg("partial") {
+		step = alert.StepPartial
+	}
+	result, err := step(s.rule, s.state, slot, vector, expander(s.rule.Name, slot))
 	s.state = result.State
 	var out strings.Builder
 	out.WriteString(s.state.String())

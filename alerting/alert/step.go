@@ -34,13 +34,25 @@ type Result struct {
 // vector. On an error, ErrDuplicate or ErrLimit, the state is what it was and
 // nothing is recorded.
 func Step(rule Rule, state State, slot time.Time, vector promql.Vector, expand Expander) (Result, error) {
-	t := texts{rule: rule, expand: expand}
-	seen := t.raise(slot, vector)
+	t := stepper{rule: rule, expand: expand}
+	return t.step(state, slot, vector)
+}
+
+// StepPartial is Step for a vector that lacks a part of the data: whether the
+// condition of an alert that is not in it holds is not known. Such an alert,
+// pending or firing, stays as it is; it neither ripens nor is it resolved.
+func StepPartial(rule Rule, state State, slot time.Time, vector promql.Vector, expand Expander) (Result, error) {
+	t := stepper{rule: rule, expand: expand, partial: true}
+	return t.step(state, slot, vector)
+}
+
+func (t *stepper) step(state State, slot time.Time, vector promql.Vector) (Result, error) {
+	rule, seen := t.rule, t.raise(slot, vector)
 	unchanged := Result{State: state, TemplateErr: t.err}
 	if lset, found := duplicate(seen); found {
 		return unchanged, fmt.Errorf("alert %q, labels %s: %w", rule.Name, lset, ErrDuplicate)
 	}
-	next := State{alerts: advance(rule, t.known(state, seen), seen, slot)}
+	next := State{alerts: t.advance(t.known(state, seen), seen, slot)}
 	if n := next.Count(Pending) + next.Count(Firing); rule.Limit > 0 && n > rule.Limit {
 		return unchanged, fmt.Errorf("alert %q has %d alerts, its group's limit is %d: %w", rule.Name, n, rule.Limit, ErrLimit)
 	}
@@ -48,7 +60,7 @@ func Step(rule Rule, state State, slot time.Time, vector promql.Vector, expand E
 }
 
 // raise makes a new pending alert of every sample, sorted by labels.
-func (t *texts) raise(slot time.Time, vector promql.Vector) []Alert {
+func (t *stepper) raise(slot time.Time, vector promql.Vector) []Alert {
 	alerts := make([]Alert, len(vector))
 	for i, sample := range vector {
 		alerts[i] = Alert{
@@ -63,14 +75,17 @@ func (t *texts) raise(slot time.Time, vector promql.Vector) []Alert {
 	return alerts
 }
 
-// texts expands the templates of a rule in one step and keeps the first error.
-type texts struct {
+// stepper does one step of a rule. It expands the templates and keeps the first
+// error.
+type stepper struct {
 	rule   Rule
 	expand Expander
-	err    error
+	// partial means that there may be more alerts than the vector shows.
+	partial bool
+	err     error
 }
 
-func (t *texts) text(template string, sample promql.Sample) string {
+func (t *stepper) text(template string, sample promql.Sample) string {
 	text, err := t.expand(template, sample)
 	if err != nil {
 		if t.err == nil {
@@ -94,7 +109,7 @@ func setValid(b *labels.Builder, series labels.Labels) {
 	})
 }
 
-func (t *texts) labels(sample promql.Sample) labels.Labels {
+func (t *stepper) labels(sample promql.Sample) labels.Labels {
 	b := labels.NewBuilder(sample.Metric)
 	setValid(b, sample.Metric)
 	b.Del(labels.MetricName)
@@ -104,24 +119,24 @@ func (t *texts) labels(sample promql.Sample) labels.Labels {
 	return b.Labels()
 }
 
-func (t *texts) annotations(sample promql.Sample) labels.Labels {
+func (t *stepper) annotations(sample promql.Sample) labels.Labels {
 	b := labels.NewScratchBuilder(t.rule.Annotations.Len())
 	t.rule.Annotations.Range(func(l labels.Label) { b.Add(l.Name, t.text(l.Value, sample)) })
 	return b.Labels()
 }
 
 // known are the alerts that there were: those of the last step or, in the first
-// after a restoration, the restored ones whose condition holds or that are kept
-// firing without it. The annotations of the latter are expanded as if the alert
+// after a restoration, the restored ones whose condition holds or may hold, or
+// that are kept firing without it. The annotations of the latter are expanded as if the alert
 // itself were the sample, for that is all that is left of it.
-func (t *texts) known(s State, seen []Alert) []Alert {
+func (t *stepper) known(s State, seen []Alert) []Alert {
 	if len(s.restored) == 0 {
 		return s.alerts
 	}
 	var confirmed []Alert
 	for _, a := range s.restored {
 		_, found := slices.BinarySearchFunc(seen, a.Labels, compareLabels)
-		if !found && a.KeepFiringSince.IsZero() {
+		if !found && a.KeepFiringSince.IsZero() && !t.partial {
 			continue
 		}
 		if !found {
@@ -136,12 +151,17 @@ func compareLabels(a Alert, lset labels.Labels) int { return labels.Compare(a.La
 
 // advance merges the alerts there were with those whose condition holds now;
 // both are sorted by labels, and so is the outcome.
-func advance(rule Rule, old, seen []Alert, slot time.Time) []Alert {
+func (t *stepper) advance(old, seen []Alert, slot time.Time) []Alert {
+	rule := t.rule
 	next := make([]Alert, 0, max(len(old), len(seen)))
 	for len(old) > 0 || len(seen) > 0 {
 		switch order(old, seen) {
 		case -1:
-			if a, keep := lapse(rule, old[0], slot); keep {
+			a, keep := old[0], true
+			if a.Status == Inactive || !t.partial {
+				a, keep = lapse(rule, a, slot)
+			}
+			if keep {
 				next = append(next, a)
 			}
 			old = old[1:]

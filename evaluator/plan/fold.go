@@ -133,13 +133,15 @@ type foldGroup struct {
 }
 
 // groups are the sets of queries, in the order of their first, that differ
-// only in the value of label. They have the same limits: a fold that keeps what
-// one of its members has to keep proves that each of them would.
+// only in the value of label. They have the same limits, since a fold that keeps
+// what one of its members has to keep proves that each of them would, and are
+// all content with a part of the data or all not.
 func (f *batchFolder) groups(label string) []foldGroup {
 	var groups []foldGroup
 	type key struct {
 		template string
 		limits   Limits
+		partial  bool
 	}
 	known := map[key]int{}
 	for i, q := range f.queries {
@@ -147,7 +149,7 @@ func (f *batchFolder) groups(label string) []foldGroup {
 		if f.folded[i] || value == "" {
 			continue
 		}
-		k := key{template(q.Expr, label, value), q.Limits}
+		k := key{template(q.Expr, label, value), q.Limits, q.Partial}
 		g, ok := known[k]
 		if !ok {
 			g = len(groups)
@@ -259,7 +261,7 @@ func (f *batchFolder) one(g foldGroup) (Fold, error) {
 	}
 	name := fmt.Sprintf("%s and %d more", first.Name, len(g.members)-1)
 	return Fold{
-		Query: Query{Name: name, Expr: expr, Limits: first.Limits}, Label: g.label, Added: carried == added,
+		Query: Query{Name: name, Expr: expr, Limits: first.Limits, Partial: first.Partial}, Label: g.label, Added: carried == added,
 		Template: g.template, Members: g.members,
 	}, nil
 }

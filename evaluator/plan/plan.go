@@ -44,6 +44,9 @@ type Query struct {
 	Scope labels.Labels
 	// Limits bound what the query may cost.
 	Limits Limits
+	// Partial means that the answer may lack the data of backends that are
+	// away, if others are there.
+	Partial bool
 }
 
 // Options apply to a whole batch.

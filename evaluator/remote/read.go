@@ -1,11 +1,13 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/common/config"
@@ -178,10 +180,15 @@ func (r *Reader) relabelled(s storage.Series) storage.Series {
 // the selector does.
 type Raw struct {
 	readers []*Reader
+	partial bool
 }
 
 // NewRaw returns the union of what readers read.
 func NewRaw(readers []*Reader) *Raw { return &Raw{readers: readers} }
+
+// Content returns the union as it is, or one that is content with a part of
+// the data: backends that are away are warned of, if others are there.
+func (r *Raw) Content(withPart bool) *Raw { return &Raw{readers: r.readers, partial: withPart} }
 
 // Querier implements storage.Queryable.
 func (r *Raw) Querier(mint, maxt int64) (storage.Querier, error) {
@@ -205,20 +212,56 @@ func (q *rawQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHi
 		h = *hints
 		h.Start, h.End = max(h.Start, q.mint), min(h.End, q.maxt)
 	}
-	lists := make([][]storage.Series, len(q.raw.readers))
+	f := fetching{raw: q.raw, lists: make([][]storage.Series, len(q.raw.readers))}
 	group, ctx := errgroup.WithContext(ctx)
 	for i, r := range q.raw.readers {
 		if r.backend.Holds(matchers) {
 			group.Go(func() (err error) {
-				lists[i], err = r.fetch(ctx, h, matchers)
-				return err
+				f.lists[i], err = r.fetch(ctx, h, matchers)
+				return f.ended(r, err)
 			})
 		}
 	}
-	if err := group.Wait(); err != nil {
+	if err := cmp.Or(group.Wait(), f.nothing()); err != nil {
 		return storage.ErrSeriesSet(err)
 	}
-	return newListSet(slices.Concat(lists...))
+	return newListSet(slices.Concat(f.lists...), f.warnings)
+}
+
+// fetching is one selector on its way to several backends.
+type fetching struct {
+	raw   *Raw
+	lists [][]storage.Series
+
+	mu       sync.Mutex
+	answered int
+	err      error // of a backend that was left out
+	warnings annotations.Annotations
+}
+
+// ended is told the outcome of one backend and returns what the whole selector
+// fails with.
+func (f *fetching) ended(r *Reader, err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+		f.answered++
+	case f.raw.partial && Absent(err):
+		f.err = err
+		f.warnings.Add(&Missing{Backend: r.backend.Name, Err: err})
+	default:
+		return err
+	}
+	return nil
+}
+
+// nothing is an error if no backend is there of which there could be a part.
+func (f *fetching) nothing() error {
+	if f.answered == 0 {
+		return f.err
+	}
+	return nil
 }
 
 // Close implements storage.Querier.
@@ -235,13 +278,14 @@ func (q *rawChunkQuerier) Select(ctx context.Context, sorted bool, hints *storag
 
 // listSet is a sorted list of series.
 type listSet struct {
-	list []storage.Series
-	next int
+	list     []storage.Series
+	next     int
+	warnings annotations.Annotations
 }
 
 // newListSet sorts series and joins those with equal labels: remote read cuts
 // a long series in pieces.
-func newListSet(list []storage.Series) *listSet {
+func newListSet(list []storage.Series, ws annotations.Annotations) *listSet {
 	slices.SortStableFunc(list, func(a, b storage.Series) int { return labels.Compare(a.Labels(), b.Labels()) })
 	joined := list[:0]
 	for i := 0; i < len(list); {
@@ -256,7 +300,7 @@ func newListSet(list []storage.Series) *listSet {
 		joined = append(joined, one)
 		i += n
 	}
-	return &listSet{list: joined}
+	return &listSet{list: joined, warnings: ws}
 }
 
 // Next implements storage.SeriesSet.
@@ -272,4 +316,4 @@ func (s *listSet) At() storage.Series { return s.list[s.next-1] }
 func (s *listSet) Err() error { return nil }
 
 // Warnings implements storage.SeriesSet.
-func (s *listSet) Warnings() annotations.Annotations { return nil }
+func (s *listSet) Warnings() annotations.Annotations { return s.warnings }

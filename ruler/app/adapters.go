@@ -24,6 +24,9 @@ import (
 	"github.com/tocsin-rules/tocsin/web"
 )
 
+// maxWarnings bounds the warnings that are kept of one rule.
+const maxWarnings = 10
+
 // batchEvaluator is the evaluator as the ruler takes it.
 type batchEvaluator struct{ e *evaluator.Evaluator }
 
@@ -48,7 +51,7 @@ func (b batchEvaluator) EvaluateSteps(ctx context.Context, steps backfill.Steps,
 func asked(queries []ruler.Query) []evaluator.Query {
 	list := make([]evaluator.Query, len(queries))
 	for i, q := range queries {
-		list[i] = evaluator.Query{Name: q.Name, Expr: q.Expr, Scope: q.Scope}
+		list[i] = evaluator.Query{Name: q.Name, Expr: q.Expr, Scope: q.Scope, Partial: q.Partial}
 	}
 	return list
 }
@@ -56,7 +59,10 @@ func asked(queries []ruler.Query) []evaluator.Query {
 func answered(results []evaluator.Result) []ruler.Result {
 	list := make([]ruler.Result, len(results))
 	for i, r := range results {
-		list[i] = ruler.Result{Vector: r.Vector, Err: r.Err, Retryable: retryable(r.Err)}
+		warnings, _ := r.Warnings.AsStrings("", maxWarnings, 0)
+		list[i] = ruler.Result{
+			Vector: r.Vector, Warnings: warnings, Partial: evaluator.Lacks(r.Warnings), Err: r.Err, Retryable: retryable(r.Err),
+		}
 	}
 	return list
 }
@@ -101,7 +107,7 @@ func scopedQuery(
 		if expr, err = plan.Scope(expr, g.Scope); err != nil {
 			return nil, err
 		}
-		r := evaluate(ctx, ts, []evaluator.Query{{Name: g.Key + "/" + alertName, Expr: expr, Scope: g.Scope}})
+		r := evaluate(ctx, ts, []evaluator.Query{{Name: g.Key + "/" + alertName, Expr: expr, Scope: g.Scope, Partial: g.Partial}})
 		return r[0].Vector, r[0].Err
 	}
 }

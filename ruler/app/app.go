@@ -261,7 +261,7 @@ func (a *app) newHTTP() error {
 		Registry:  a.reg,
 	})
 	for _, path := range []string{"query", "query_range", "format_query", "parse_query", "labels", "label/", "series", "status/buildinfo", "status/runtimeinfo"} {
-		a.http.Handle(promapi.Prefix+"/"+path, queries)
+		a.http.Handle(promapi.Prefix+"/"+path, partialResponse(queries))
 	}
 	return nil
 }

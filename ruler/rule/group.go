@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,14 +18,16 @@ type groupDef struct {
 	node  *yaml.Node
 	where string
 	group rulefmt.RuleGroup
-	rules []ruleDef
+	// partial: see Group.Partial.
+	partial bool
+	rules   []ruleDef
 }
 
 // define adds the instances of all groups in the list to the file's.
 func (p *fileParser) define(obj object, list *yaml.Node) {
 	for i, n := range p.list("", "groups", list) {
 		before := len(p.faults)
-		def := p.groupDef(i+1, n, obj)
+		def := p.groupDef(i+1, n)
 		if len(p.faults) > before {
 			continue
 		}
@@ -36,7 +37,7 @@ func (p *fileParser) define(obj object, list *yaml.Node) {
 	}
 }
 
-func (p *fileParser) groupDef(number int, n *yaml.Node, obj object) groupDef {
+func (p *fileParser) groupDef(number int, n *yaml.Node) groupDef {
 	def := groupDef{node: n, where: groupWhere(number, n)}
 	g := &def.group
 	var groupLabels, rules yaml.Node
@@ -44,9 +45,7 @@ func (p *fileParser) groupDef(number int, n *yaml.Node, obj object) groupDef {
 	targets := map[string]any{
 		"name": &g.Name, "interval": &g.Interval, "query_offset": &g.QueryOffset, "limit": &g.Limit,
 		"labels": &groupLabels, "rules": &rules,
-	}
-	if obj.kind == "prometheusrule" {
-		targets["partial_response_strategy"] = &partial
+		"partial_response_strategy": &partial,
 	}
 	p.fields(def.where, n, targets)
 	if g.Name == "" {
@@ -55,7 +54,11 @@ func (p *fileParser) groupDef(number int, n *yaml.Node, obj object) groupDef {
 	if err := checkInterval(time.Duration(g.Interval)); err != nil {
 		p.add(def.where, child(n, "interval"), err)
 	}
-	if !slices.Contains([]string{"", "abort", "warn"}, strings.ToLower(partial)) {
+	switch strings.ToLower(partial) {
+	case "", "abort":
+	case "warn":
+		def.partial = true
+	default:
 		p.add(def.where, n, fmt.Errorf("partial_response_strategy %q is neither abort nor warn", partial))
 	}
 	p.decode(def.where, "labels", &groupLabels, &g.Labels)
@@ -96,6 +99,7 @@ func (p *fileParser) instance(def groupDef, obj object, scope labels.Labels) {
 		Interval: p.interval(def.group.Interval),
 		Limit:    max(def.group.Limit, 0),
 		Scope:    scope,
+		Partial:  def.partial,
 		Rules:    make([]Rule, 0, len(def.rules)),
 	}
 	if def.group.QueryOffset != nil {

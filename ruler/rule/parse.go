@@ -64,9 +64,8 @@ func (o Options) Validate() error {
 // promtool refuses is refused. In addition, intervals must be whole seconds,
 // and no label of a rule may be one of its scope.
 //
-// In PrometheusRule, partial_response_strategy is accepted with the values of
-// its definition and changes nothing: no rule is evaluated on partial data,
-// which is what "abort" asks for.
+// Groups of every kind may have partial_response_strategy, as those of Thanos
+// and PrometheusRule: abort, which is the default, or warn.
 func Parse(file string, content []byte, opts Options) ([]Group, []error) {
 	p := &fileParser{
 		report:   report{file: file},

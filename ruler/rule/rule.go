@@ -37,7 +37,10 @@ type Group struct {
 	// its rules is restricted to and that every result carries. Empty for
 	// groups that see everything.
 	Scope labels.Labels
-	Rules []Rule
+	// Partial permits results that lack the data of backends which do not
+	// answer, as long as one of several does.
+	Partial bool
+	Rules   []Rule
 }
 
 // Phase is what the offset of the group's slots is computed from: the names of

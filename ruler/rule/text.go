@@ -47,6 +47,9 @@ func (g Group) String() string {
 	if !g.Scope.IsEmpty() {
 		fmt.Fprintf(&b, " scope %s", g.Scope)
 	}
+	if g.Partial {
+		b.WriteString(" partial")
+	}
 	for _, r := range g.Rules {
 		b.WriteString("\n  " + r.String())
 	}
