@@ -71,6 +71,11 @@ type BackendConfig struct {
 	// VictoriaMetrics: raw series, and the state that a group resumes from, are
 	// read by range selectors, which show no staleness markers.
 	NoRemoteRead bool `yaml:"no_remote_read,omitempty"`
+	// ReadDelay is the longest time after which a sample that was acknowledged
+	// is visible to queries: 0, if that is at once. For that time what a group
+	// records here is remembered, and its rules that read it are evaluated
+	// from raw series and what is remembered.
+	ReadDelay model.Duration `yaml:"read_delay,omitempty"`
 	// GRPC makes queries use the native pushdown protocol.
 	GRPC *GRPCConfig `yaml:"grpc,omitempty"`
 	// Thanos makes queries, and raw series, use the gRPC APIs of a Thanos
@@ -165,6 +170,9 @@ func (b BackendConfig) validate() error {
 		if !model.UTF8Validation.IsValidLabelName(name) {
 			errs = append(errs, fmt.Errorf("partition label %q is not a label name", name))
 		}
+	}
+	if b.ReadDelay < 0 {
+		errs = append(errs, errors.New("read_delay must not be negative"))
 	}
 	if b.GRPC != nil {
 		errs = append(errs, b.GRPC.validate())

@@ -65,7 +65,7 @@ func (qe queryEngine) query(ctx context.Context, opts promql.QueryOpts, qs strin
 			Expr: expr, Start: timestamp.Time(w.Start), End: timestamp.Time(w.End),
 			Interval: time.Duration(w.Step) * time.Millisecond, LookbackDelta: lookback,
 		},
-		batch:     batch{queries: []Query{asked}, options: qe.evaluator.options(w), lookback: lookback},
+		batch:     batch{queries: []Query{asked}, recorded: make([][]promql.Sample, 1), options: qe.evaluator.options(w), lookback: lookback},
 		stats:     &stats.Statistics{Timers: stats.NewQueryTimers(), Samples: stats.NewQuerySamples(false)},
 		cancelled: cancelled,
 		cancel:    cancel,

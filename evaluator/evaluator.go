@@ -1,6 +1,7 @@
 package evaluator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,8 @@ type Evaluator struct {
 	foldings memory[*plan.Folding]
 	plans    memory[*plan.Plan]
 	tenants  tenants
+	// late are the partitions of backends with a read delay.
+	late []labels.Labels
 }
 
 // New returns an evaluator. It reads certificates and secrets but opens no
@@ -67,6 +70,9 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 	endpoints := remote.NewMetrics(reg)
 	readers := make([]*remote.Reader, len(cfg.Backends))
 	for i, b := range cfg.Backends {
+		if b.ReadDelay > 0 {
+			e.late = append(e.late, e.backends[i].Partition)
+		}
 		replicas := remote.NewReplicas(remote.ReplicasConfig{Name: b.Name, Connect: connector(cfg, b)}, logger, endpoints)
 		if err := replicas.SetTargets(b.fixed()); err != nil {
 			return nil, fmt.Errorf("backend %q: %w", b.Name, err)
@@ -160,6 +166,13 @@ func (e *Evaluator) Folding(queries []Query) *plan.Folding {
 // or failed to within the timeout; queries that were tried together first, in
 // vain, take half of it more.
 func (e *Evaluator) Evaluate(ctx context.Context, ts time.Time, queries []Query) []Result {
+	return e.EvaluateOver(ctx, ts, queries, make([][]promql.Sample, len(queries)))
+}
+
+// EvaluateOver is Evaluate for queries that may read samples which were recorded
+// but which backends with a read delay may not show yet: those of each query
+// are laid over the stored series. Staleness markers are samples, too.
+func (e *Evaluator) EvaluateOver(ctx context.Context, ts time.Time, queries []Query, recorded [][]promql.Sample) []Result {
 	b := batch{options: e.instant(ts), lookback: time.Duration(e.cfg.LookbackDelta)}
 	results := make([]Result, len(queries))
 	var indexes []int
@@ -169,8 +182,9 @@ func (e *Evaluator) Evaluate(ctx context.Context, ts time.Time, queries []Query)
 			continue
 		}
 		b.queries, indexes = append(b.queries, q), append(indexes, i)
+		b.recorded = append(b.recorded, e.covered(q.Expr, recorded[i]))
 	}
-	outcomes := e.folded(ctx, b)
+	outcomes := e.overlaid(ctx, b)
 	e.charge(b.queries, outcomes)
 	for n, o := range outcomes {
 		results[indexes[n]] = o.result(b.queries[n])
@@ -208,9 +222,23 @@ func (e *Evaluator) charge(queries []Query, outcomes []outcome) {
 
 // batch is what is planned and executed together.
 type batch struct {
-	queries  []Query
+	queries []Query
+	// recorded are samples, parallel to the queries, that they may read and
+	// that a backend may not show yet.
+	recorded [][]promql.Sample
 	options  plan.Options
 	lookback time.Duration
+}
+
+// only is the part of the batch with the given indexes.
+func (b batch) only(indexes []int) batch {
+	part := b
+	part.queries = make([]Query, len(indexes))
+	part.recorded = make([][]promql.Sample, len(indexes))
+	for n, i := range indexes {
+		part.queries[n], part.recorded[n] = b.queries[i], b.recorded[i]
+	}
+	return part
 }
 
 // outcome is what became of one query.
@@ -248,9 +276,9 @@ func (e *Evaluator) run(ctx context.Context, b batch) []outcome {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Timeout))
 	defer cancel()
 	outcomes := e.once(ctx, b)
-	b.options.Raw = true
+	b.options.Raw = cmp.Or(b.options.Raw, plan.ReasonRaw)
 	e.again(ctx, b, outcomes, func(o outcome) string { return o.raw })
-	b.options.Raw, b.options.Alone = false, true
+	b.options.Raw, b.options.Alone = "", true
 	e.again(ctx, b, outcomes, func(o outcome) string {
 		if o.err == nil || !o.rolledUp || ctx.Err() != nil {
 			return ""
@@ -262,20 +290,19 @@ func (e *Evaluator) run(ctx context.Context, b batch) []outcome {
 
 // again evaluates those queries once more that have a reason for it.
 func (e *Evaluator) again(ctx context.Context, b batch, outcomes []outcome, reason func(outcome) string) {
-	part := b
-	part.queries = nil
 	var indexes []int
 	for i, o := range outcomes {
 		if why := reason(o); why != "" {
 			e.metrics.again.WithLabelValues(why).Inc()
-			part.queries, indexes = append(part.queries, b.queries[i]), append(indexes, i)
+			indexes = append(indexes, i)
 		}
 	}
 	if len(indexes) == 0 {
 		return
 	}
-	for i, o := range e.once(ctx, part) {
-		outcomes[indexes[i]] = o
+	for n, o := range e.once(ctx, b.only(indexes)) {
+		o.cost = o.cost.plus(outcomes[indexes[n]].cost)
+		outcomes[indexes[n]] = o
 	}
 }
 
@@ -305,7 +332,7 @@ func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
 // planned is the plan of a batch: that of the same batch at an earlier instant,
 // if it still holds.
 func (e *Evaluator) planned(b batch) *plan.Plan {
-	if b.options.Raw || b.options.Alone || b.options.Window.Step != 0 {
+	if b.options.Raw != "" || b.options.Alone || b.options.Window.Step != 0 {
 		return plan.New(b.queries, e.backends, b.options)
 	}
 	p := e.plans.get(b.queries, func() *plan.Plan { return plan.New(b.queries, e.backends, b.options) })

@@ -90,12 +90,7 @@ func (e *Evaluator) some(ctx context.Context, b batch, indexes []int, outcomes [
 	if len(indexes) == 0 {
 		return
 	}
-	part := b
-	part.queries = make([]Query, len(indexes))
-	for n, i := range indexes {
-		part.queries[n] = b.queries[i]
-	}
-	for n, o := range e.run(ctx, part) {
+	for n, o := range e.run(ctx, b.only(indexes)) {
 		outcomes[indexes[n]] = o
 	}
 }
@@ -106,7 +101,7 @@ func (e *Evaluator) folds(ctx context.Context, b batch, folds []plan.Fold) []out
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Timeout)/2)
 	defer cancel()
-	b.queries = make([]Query, len(folds))
+	b.queries, b.recorded = make([]Query, len(folds)), make([][]promql.Sample, len(folds))
 	for i, f := range folds {
 		b.queries[i] = f.Query
 	}

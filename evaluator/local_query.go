@@ -25,6 +25,8 @@ type localQuery struct {
 	merge   *merge
 	limits  plan.Limits
 	partial bool
+	// recorded is laid over raw series.
+	recorded []promql.Sample
 	// cost is what the query has taken so far, fetched the part of it that is
 	// raw series, for nobody else.
 	cost, fetched Cost
@@ -100,7 +102,8 @@ func (q localQuerier) Select(ctx context.Context, sorted bool, hints *storage.Se
 	if q.query.fault == nil {
 		q.query.fault = set.Err()
 	}
-	return &fetchedSet{SeriesSet: observeFetch(ctx, set, matchers, began), query: q.query}
+	set = &fetchedSet{SeriesSet: observeFetch(ctx, set, matchers, began), query: q.query}
+	return overlay(set, matching(q.query.recorded, matchers))
 }
 
 // bounded permits as many series as the query has left.

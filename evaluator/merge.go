@@ -115,7 +115,7 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		o.value = m.direct(q.Direct)
 		return o
 	}
-	local := &localQuery{merge: m, limits: limits, partial: m.batch.queries[i].Partial, cost: total}
+	local := &localQuery{merge: m, limits: limits, partial: m.batch.queries[i].Partial, recorded: m.batch.recorded[i], cost: total}
 	o = local.run(ctx, q, o)
 	o.cost = o.cost.plus(local.fetched)
 	return o

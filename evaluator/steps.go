@@ -83,7 +83,8 @@ func (e *Evaluator) overRange(ctx context.Context, steps Steps, queries []Query)
 		query, _ := e.cfg.Limits.of(q.Scope)
 		queries[i].Limits = query.plan()
 	}
-	return e.run(ctx, batch{queries: queries, options: e.options(steps.window()), lookback: time.Duration(e.cfg.LookbackDelta)})
+	recorded := make([][]promql.Sample, len(queries))
+	return e.run(ctx, batch{queries: queries, recorded: recorded, options: e.options(steps.window()), lookback: time.Duration(e.cfg.LookbackDelta)})
 }
 
 // dependsOnRange tells whether some instants of a range that failed may have an

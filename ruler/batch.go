@@ -202,6 +202,7 @@ func (r *Ruler) evaluate(ctx context.Context, b *batch, evaluations []*evaluatio
 	queries := make([]Query, len(evaluations))
 	for i, e := range evaluations {
 		queries[i] = e.task.group.query(e.rule)
+		queries[i].Recorded = e.task.group.recent.samples()
 	}
 	at := b.slot.Add(-b.offset)
 	start := time.Now()
@@ -319,7 +320,10 @@ func (r *Ruler) commit(ctx context.Context, evaluations []*evaluation) {
 	}
 	for i, result := range r.write(ctx, units) {
 		pending[i].written(result)
-		if pending[i].isAlert() && result.Err != nil {
+		switch {
+		case result.Err == nil && result.Rejected == nil:
+			pending[i].task.group.recent.add(units[i], time.Now(), r.cfg.ReadDelay)
+		case result.Err != nil && pending[i].isAlert():
 			r.boundUnwritten(pending[i])
 		}
 	}

@@ -22,6 +22,8 @@ type group struct {
 	order func() (stages, reads [][]int)
 	ids   []string // of the rules, unique in the group
 
+	recent recent // what it has written
+
 	mu       sync.Mutex
 	rules    []ruleState // parallel to def.Rules
 	encoded  []byte      // of all rules; nil if any has changed since
@@ -120,6 +122,7 @@ func (g *group) adopt(old *group) {
 			g.rules[n] = old.rules[i]
 		}
 	}
+	g.recent.adopt(&old.recent)
 	g.lastSlot, g.duration, g.work = old.lastSlot, old.duration, old.work
 }
 

@@ -39,6 +39,9 @@ type Query struct {
 	Scope labels.Labels
 	// Partial permits a result without the data of backends that are away.
 	Partial bool
+	// Recorded are samples that the group has written, staleness markers
+	// included, and that the backends may not show yet.
+	Recorded []promql.Sample
 }
 
 // Result is what became of a Query.
@@ -108,6 +111,9 @@ type Config struct {
 	// MaxUnwritten bounds what one alerting rule keeps while its samples can't be
 	// written: a series counts once for each time that its value changes.
 	MaxUnwritten int
+	// ReadDelay is the longest time after which written samples are visible to
+	// queries; 0, if that is at once.
+	ReadDelay time.Duration
 	// Home are labels without which no backend would take a series that no
 	// tenancy gives labels to; empty where one holds what carries none.
 	Home labels.Labels

@@ -5,6 +5,7 @@ import "github.com/tocsin-rules/tocsin/evaluator/plan"
 // meanings are what the planner's reason codes say, and what would help.
 var meanings = map[plan.Reason]string{
 	plan.ReasonRaw:            "pushdown is turned off for this batch",
+	plan.ReasonOverlay:        "a backend may not show yet what the group has just recorded and this reads",
 	plan.ReasonRawSelector:    "the series of this selector are fetched one by one, because what uses them stays local",
 	plan.ReasonInfo:           "info() chooses the series that it reads while it runs; a join with group_left can be pushed down",
 	plan.ReasonAggregation:    "this aggregation needs all values in one place; those of its argument are moved",

@@ -60,9 +60,9 @@ func (p *placer) query(index int, q Query) QueryPlan {
 		p.current.Err = err
 		return *p.current
 	}
-	if p.plan.Options.Raw {
+	if why := p.plan.Options.Raw; why != "" {
 		p.current.Local = expr
-		p.note(ReasonRaw, expr)
+		p.note(why, expr)
 		return *p.current
 	}
 	p.root(expr)

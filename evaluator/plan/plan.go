@@ -54,9 +54,9 @@ type Options struct {
 	Window Window
 	// SubqueryStep is the resolution of subqueries that name none.
 	SubqueryStep time.Duration
-	// Raw turns pushdown off: every selector is fetched and all is evaluated
-	// locally.
-	Raw bool
+	// Raw, if set, is the reason for which pushdown is turned off: every
+	// selector is fetched and all is evaluated locally.
+	Raw Reason
 	// Alone makes every query ask for its own groupings, so that it does not
 	// fail with what another one asks for.
 	Alone bool

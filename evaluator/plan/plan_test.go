@@ -72,7 +72,10 @@ func parseLabels(t *testing.T, text string) labels.Labels {
 }
 
 func planScript(t *testing.T, d *datadriven.TestData, backends []Backend) string {
-	opts := Options{SubqueryStep: time.Minute, Window: Window{Start: 600_000, End: 600_000}, Raw: d.HasArg("raw"), Alone: d.HasArg("alone")}
+	opts := Options{SubqueryStep: time.Minute, Window: Window{Start: 600_000, End: 600_000}, Alone: d.HasArg("alone")}
+	if d.HasArg("raw") {
+		opts.Raw = ReasonRaw
+	}
 	d.MaybeScanArgs(t, "start", &opts.Window.Start)
 	opts.Window.End = opts.Window.Start
 	d.MaybeScanArgs(t, "end", &opts.Window.End)

@@ -15,6 +15,9 @@ type Reason string
 const (
 	// ReasonRaw: pushdown is turned off for the batch.
 	ReasonRaw Reason = "raw"
+	// ReasonOverlay: the expression may read what its group has just recorded
+	// and a backend may not show yet.
+	ReasonOverlay Reason = "overlay"
 	// ReasonRawSelector: the series of a selector are fetched one by one,
 	// since what uses them stays local.
 	ReasonRawSelector Reason = "raw_selector"
@@ -41,7 +44,7 @@ const (
 // Reasons are all reason codes, for metrics.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonRaw, ReasonRawSelector, ReasonInfo, ReasonAggregation, ReasonMatching,
+		ReasonRaw, ReasonOverlay, ReasonRawSelector, ReasonInfo, ReasonAggregation, ReasonMatching,
 		ReasonParameter, ReasonPartitionLabel, ReasonUnsupported, ReasonShared,
 	}
 }

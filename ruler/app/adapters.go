@@ -36,7 +36,11 @@ var (
 )
 
 func (b batchEvaluator) Evaluate(ctx context.Context, ts time.Time, queries []ruler.Query) []ruler.Result {
-	return answered(b.e.Evaluate(ctx, ts, asked(queries)))
+	recorded := make([][]promql.Sample, len(queries))
+	for i, q := range queries {
+		recorded[i] = q.Recorded
+	}
+	return answered(b.e.EvaluateOver(ctx, ts, asked(queries), recorded))
 }
 
 // EvaluateSteps implements backfill.Evaluator.

@@ -221,6 +221,7 @@ func (a *app) newRuler() error {
 	rc.Member = a.opts.Name
 	rc.Concurrency = batches
 	rc.Limits.Backfill = time.Duration(a.cfg.Global.BackfillLimit)
+	rc.ReadDelay = a.cfg.readDelay()
 	rc.ResendDelay = time.Duration(a.cfg.Global.ResendDelay)
 	rc.Tolerance.Outage = time.Duration(a.cfg.Global.BackfillLimit)
 	rc.MaxUnwritten = a.cfg.Global.MaxUnwrittenAlertSeries

@@ -227,6 +227,14 @@ func (c *Config) Evaluator() evaluator.Config {
 	return ec
 }
 
+// readDelay is that of the slowest backend.
+func (c *Config) readDelay() (longest time.Duration) {
+	for _, b := range c.Backends {
+		longest = max(longest, time.Duration(b.ReadDelay))
+	}
+	return longest
+}
+
 // writer is the configuration of the writer.
 func (c *Config) writer() write.Config {
 	destinations := make([]write.Destination, len(c.Backends))
