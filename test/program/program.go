@@ -61,6 +61,11 @@ func Prometheus() Program {
 	return Program{Module: "prometheus", Package: "github.com/prometheus/prometheus/cmd/prometheus", Tags: []string{"remove_all_sd"}}
 }
 
+// Promtool is the tool of that version.
+func Promtool() Program {
+	return Program{Module: "promtool", Package: "github.com/prometheus/prometheus/cmd/promtool"}
+}
+
 // Build returns the path of the program's binary, which is built unless it has
 // been before. With -short the test is skipped.
 func (p Program) Build(t testing.TB) string {

@@ -12,7 +12,9 @@ import (
 // TestPrograms builds everything, which the tests that need it would do one by
 // one, and asks each for its version.
 func TestPrograms(t *testing.T) {
-	for _, p := range []program.Program{program.Thanos(), program.Etcd(), program.KubeAPIServer()} {
+	for _, p := range []program.Program{
+		program.Thanos(), program.Etcd(), program.KubeAPIServer(), program.Prometheus(), program.Promtool(),
+	} {
 		out, err := exec.Command(p.Build(t), "--version").CombinedOutput()
 		require.NoError(t, err, "%s: %s", p.Package, out)
 		require.Contains(t, string(out), ".", p.Package)

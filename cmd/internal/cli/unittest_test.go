@@ -10,35 +10,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-)
 
-// promtool returns the path of promtool of the Prometheus version that Tocsin
-// is made of. It is built once and kept in the user's cache.
-var promtool = sync.OnceValues(func() (string, error) {
-	tools, err := filepath.Abs("../../../tools/promtool")
-	if err != nil {
-		return "", err
-	}
-	version, err := goTool(tools, "list", "-m", "-f", "{{.Version}}", "github.com/prometheus/prometheus")
-	if err != nil {
-		return "", err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(cache, "tocsin", "promtool-"+version, "promtool")
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
-	_, err = goTool(tools, "build", "-o", path, "github.com/prometheus/prometheus/cmd/promtool")
-	return path, err
-})
+	programs "github.com/tocsin-rules/tocsin/test/program"
+)
 
 // goTool runs the go command in a directory and returns what it prints.
 func goTool(dir string, args ...string) (string, error) {
@@ -67,11 +45,7 @@ func upstreamTests(t *testing.T) string {
 // different words; see same.
 func TestUnitTestsAsPromtoolRunsThem(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("builds promtool")
-	}
-	tool, err := promtool()
-	require.NoError(t, err)
+	tool := programs.Promtool().Build(t)
 	var files []string
 	for _, dir := range []string{"testdata/unittest", upstreamTests(t)} {
 		found, err := filepath.Glob(filepath.Join(dir, "*.yml"))
