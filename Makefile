@@ -36,7 +36,9 @@ lint: ## go vet, golangci-lint, go.mod is tidy
 	go mod tidy -diff
 
 .PHONY: generate
-generate: protoc ## generate code from proto/
+generate: protoc ## generate code from proto/, and deep copies and CustomResourceDefinitions from api/
+	go tool -modfile=tools/controller-gen/go.mod controller-gen object paths=./api/v1
+	go tool -modfile=tools/controller-gen/go.mod controller-gen crd paths=./api/... output:crd:dir=deploy/crds
 	@mkdir -p .bin
 	go build -modfile=tools/go.mod -o .bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	PATH="$(CURDIR)/.bin:$$PATH" protoc -I proto \
@@ -45,9 +47,11 @@ generate: protoc ## generate code from proto/
 
 .PHONY: checkgenerate
 checkgenerate: ## generated code is current
-	@rm -rf .bin/generated && mkdir -p .bin/generated && cp -r proto .bin/generated/
+	@rm -rf .bin/generated && mkdir -p .bin/generated/deploy && cp -r proto api .bin/generated/ && cp -r deploy/crds .bin/generated/deploy/
 	@$(MAKE) --no-print-directory generate
-	@diff -r proto .bin/generated/proto || { echo 'proto: generated code was not current; it is now, commit it' >&2; exit 1; }
+	@for dir in proto api deploy/crds; do \
+		diff -r $$dir .bin/generated/$$dir || { echo "$$dir: what is generated was not current; it is now, commit it" >&2; exit 1; }; \
+	done
 
 .PHONY: protoc
 protoc:

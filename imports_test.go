@@ -48,6 +48,14 @@ var directions = []direction{
 		why: "the backend is on the other side of the wire",
 	},
 	{
+		from: []string{"operator"}, not: []string{"sharding", "evaluator", "alerting", "collector", "backend", "up"},
+		why: "the operator writes configuration, and knows what reads it by its format only",
+	},
+	{
+		from: []string{"api"}, not: []string{"sharding", "evaluator", "alerting", "collector", "backend", "operator", "ruler", "up", "web"},
+		why: "custom resources are types alone",
+	},
+	{
 		from: []string{"ruler"}, not: []string{"backend", "collector", "operator", "up"},
 		why: "the evaluation loop knows backends only through the evaluator",
 	},
@@ -69,6 +77,11 @@ var directions = []direction{
 		from: []string{"."}, not: []string{"k8s.io/", "sigs.k8s.io/"},
 		except: []string{"operator", "api", "collector/discovery", "ruler/source", "test/kube"},
 		why:    "everything else runs without Kubernetes",
+	},
+	{
+		from: []string{"."}, not: []string{"sigs.k8s.io/controller-runtime"},
+		except: []string{"operator"},
+		why:    "only the operator reconciles; everything else that reads Kubernetes does with client-go",
 	},
 }
 
