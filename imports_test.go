@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -83,6 +84,29 @@ var directions = []direction{
 		except: []string{"operator"},
 		why:    "only the operator reconciles; everything else that reads Kubernetes does with client-go",
 	},
+}
+
+// notInCollector is what the program collector must not link, because every
+// node would pay for it.
+var notInCollector = []string{
+	module + "ruler", module + "evaluator", module + "alerting", module + "backend", module + "sharding", module + "operator",
+	"sigs.k8s.io/controller-runtime", "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "github.com/prometheus/prometheus/discovery/kubernetes",
+	"github.com/thanos-io/promql-engine", "github.com/hashicorp/memberlist",
+}
+
+// TestCollectorLinksOnlyWhatItNeeds covers indirect imports, too.
+func TestCollectorLinksOnlyWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-deps", "./cmd/collector").Output()
+	require.NoError(t, err)
+	deps := strings.Fields(string(out))
+	require.Contains(t, deps, module+"collector/discovery")
+	for _, dep := range deps {
+		for _, not := range notInCollector {
+			not = strings.TrimSuffix(not, "/")
+			require.False(t, dep == not || strings.HasPrefix(dep, not+"/"), "the collector links %s", dep)
+		}
+	}
 }
 
 // pure lists the packages that decide and do nothing else. They are driven by

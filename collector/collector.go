@@ -9,9 +9,9 @@
 // It is put together from Prometheus' packages and takes Prometheus'
 // configuration format, metrics and API types. It never evaluates a query,
 // never listens on a port (collector/app does) and never reads a configuration
-// other than its file. Discovery is Prometheus' manager: a process that wants
-// another mechanism imports the package that registers it; static targets and
-// targets from files are always there.
+// other than its file. Discovery is Prometheus' manager. Static targets and
+// targets from files are always there; pods and nodes where the process has
+// registered collector/discovery.
 //
 // A Collector is safe for concurrent use once Run has been called. One process
 // may hold several, each with a registry and a storage path of its own.
@@ -41,6 +41,10 @@ var ErrNotRunning = errors.New("collector is not running")
 type Config struct {
 	// ConfigFile is a file in Prometheus' configuration format.
 	ConfigFile string
+	// Node is the name of the Kubernetes node that it runs on, empty outside of
+	// Kubernetes; Kubeconfig is how to reach the API where a configuration does
+	// not say, empty as a pod does.
+	Node, Kubeconfig string
 	// StoragePath is the directory of the write-ahead log. It is created if
 	// missing and locked while the collector runs.
 	StoragePath string
@@ -102,7 +106,7 @@ func New(cfg Config, deps Deps) *Collector {
 // seconds to send what was scraped and closes the log. What could not be sent
 // stays in the log.
 func (c *Collector) Run(ctx context.Context) error {
-	conf, err := LoadConfig(c.cfg.ConfigFile, c.deps.Logger)
+	conf, err := LoadConfig(c.cfg, c.deps.Logger)
 	if err != nil {
 		return err
 	}
@@ -130,7 +134,7 @@ func (c *Collector) Reload() error {
 	if cur == nil {
 		return ErrNotRunning
 	}
-	conf, err := LoadConfig(c.cfg.ConfigFile, c.deps.Logger)
+	conf, err := LoadConfig(c.cfg, c.deps.Logger)
 	if err == nil {
 		err = c.replace(cur, conf)
 	}

@@ -8,23 +8,51 @@ import (
 
 	commonconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/config"
+	promdiscovery "github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/storage/remote"
+
+	"github.com/tocsin-rules/tocsin/collector/discovery"
 )
 
-// LoadConfig reads a configuration file in Prometheus' format, as its agent
-// mode accepts it, and checks it whole: the syntax, the files of scrape
-// configurations that it names, and that every HTTP client it describes can be
-// built, which reads the certificates that it names. The error reports all
-// faults at once.
-func LoadConfig(file string, logger *slog.Logger) (*config.Config, error) {
-	conf, err := config.LoadFile(file, true, logger)
+// LoadConfig reads the configuration file, as Prometheus' agent mode accepts
+// it, and checks it whole: the syntax, the files of scrape configurations that
+// it names, and that every HTTP client it describes can be built, which reads
+// the certificates that it names. The error reports all faults at once.
+func LoadConfig(c Config, logger *slog.Logger) (*config.Config, error) {
+	conf, err := config.LoadFile(c.ConfigFile, true, logger)
 	if err != nil {
-		return nil, fmt.Errorf("load configuration file %q: %w", file, err)
+		return nil, fmt.Errorf("load configuration file %q: %w", c.ConfigFile, err)
 	}
-	if err := validate(conf); err != nil {
-		return nil, fmt.Errorf("check configuration file %q: %w", file, err)
+	if err := errors.Join(place(conf, c), validate(conf)); err != nil {
+		return nil, fmt.Errorf("check configuration file %q: %w", c.ConfigFile, err)
 	}
 	return conf, nil
+}
+
+// place tells what discovers targets in Kubernetes where the collector runs.
+func place(conf *config.Config, c Config) error {
+	// Faults of theirs are reported by validate.
+	scrapes, _ := conf.GetScrapeConfigs()
+	var errs []error
+	for _, sc := range scrapes {
+		for _, sd := range sc.ServiceDiscoveryConfigs {
+			if err := placeOne(sd, c); err != nil {
+				errs = append(errs, fmt.Errorf("scrape config %q: %w", sc.JobName, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func placeOne(sd promdiscovery.Config, c Config) error {
+	k, ok := sd.(*discovery.Config)
+	switch {
+	case ok:
+		return k.Place(c.Node, c.Kubeconfig)
+	case sd.Name() == k.Name():
+		return errors.New("kubernetes_sd_configs are understood by the program collector alone")
+	}
+	return nil
 }
 
 func validate(conf *config.Config) error {

@@ -4,9 +4,10 @@ package main
 import (
 	"os"
 
-	"github.com/tocsin-rules/tocsin/cmd/internal/cli"
+	"github.com/tocsin-rules/tocsin/cmd/internal/collector"
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 )
 
 func main() {
-	os.Exit(cli.Collector(os.Args[1:], cli.Streams{Stdout: os.Stdout, Stderr: os.Stderr}))
+	os.Exit(collector.Run(os.Args[1:], command.Streams{Stdout: os.Stdout, Stderr: os.Stderr}))
 }

@@ -7,8 +7,9 @@ import (
 	"os"
 
 	"github.com/tocsin-rules/tocsin/cmd/internal/cli"
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 )
 
 func main() {
-	os.Exit(cli.Tocsin(os.Args[1:], cli.Streams{Stdout: os.Stdout, Stderr: os.Stderr}))
+	os.Exit(cli.Tocsin(os.Args[1:], command.Streams{Stdout: os.Stdout, Stderr: os.Stderr}))
 }

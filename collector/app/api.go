@@ -65,6 +65,8 @@ func (a *App) flags() map[string]string {
 	o := a.opts
 	return map[string]string{
 		"config.file":        o.ConfigFile,
+		"kubeconfig":         o.Kubeconfig,
+		"node.name":          o.Node,
 		"storage.path":       o.StoragePath,
 		"web.listen-address": o.HTTP.ListenAddress,
 		"web.config.file":    o.HTTP.WebConfigFile,

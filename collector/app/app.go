@@ -32,6 +32,11 @@ import (
 type Options struct {
 	// ConfigFile is a file in Prometheus' configuration format.
 	ConfigFile string
+	// Node is the Kubernetes node that it runs on, empty outside of
+	// Kubernetes.
+	Node string
+	// Kubeconfig is how to reach the Kubernetes API, empty as a pod does.
+	Kubeconfig string
 	// StoragePath is the directory of the write-ahead log, used by this
 	// process alone.
 	StoragePath string
@@ -56,10 +61,14 @@ func Run(ctx context.Context, opts Options, logger *slog.Logger) error {
 	return a.Run(ctx)
 }
 
-// CheckConfig says whether a collector would accept the configuration file.
-// The error reports all faults at once.
-func CheckConfig(file string) error {
-	_, err := collector.LoadConfig(file, slog.New(slog.DiscardHandler))
+func (o Options) collector() collector.Config {
+	return collector.Config{ConfigFile: o.ConfigFile, Node: o.Node, Kubeconfig: o.Kubeconfig, StoragePath: o.StoragePath}
+}
+
+// CheckConfig says whether a collector would accept the configuration. The
+// error reports all faults at once.
+func CheckConfig(o Options) error {
+	_, err := collector.LoadConfig(o.collector(), slog.New(slog.DiscardHandler))
 	return err
 }
 
@@ -71,9 +80,7 @@ func New(opts Options, logger *slog.Logger) *App {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		version.NewCollector("tocsin"),
 	)
-	c := collector.New(
-		collector.Config{ConfigFile: opts.ConfigFile, StoragePath: opts.StoragePath},
-		collector.Deps{Logger: logger, Registry: reg})
+	c := collector.New(opts.collector(), collector.Deps{Logger: logger, Registry: reg})
 	a := &App{
 		opts:      opts,
 		logger:    logger,

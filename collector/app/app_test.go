@@ -284,13 +284,13 @@ func TestCheckConfig(t *testing.T) {
 	t.Parallel()
 	rc := newReceiver(t)
 	good := newSetup(t, header+remoteWrite(rc))
-	require.NoError(t, app.CheckConfig(good.file()))
+	require.NoError(t, app.CheckConfig(good.options()))
 	bad := newSetup(t, header+remoteWrite(rc, "  tls_config: {ca_file: first.pem}")+
 		scrapes("\n- job_name: web\n  tls_config: {ca_file: second.pem}\n"))
-	err := app.CheckConfig(bad.file())
+	err := app.CheckConfig(bad.options())
 	require.ErrorContains(t, err, "first.pem")
 	require.ErrorContains(t, err, "second.pem")
-	require.ErrorContains(t, app.CheckConfig(filepath.Join(bad.dir, "absent.yml")), "absent.yml")
+	require.ErrorContains(t, app.CheckConfig(app.Options{ConfigFile: "absent.yml"}), "absent.yml")
 }
 
 // Not parallel, because the signal reaches every collector of the process.

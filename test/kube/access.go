@@ -14,7 +14,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Namespace makes a namespace unless it is there.
+// Namespace makes a namespace unless it is there, with the service account that
+// pods have by default, which no controller makes here.
 func (c *Cluster) Namespace(name string) {
 	c.t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -22,6 +23,26 @@ func (c *Cluster) Namespace(name string) {
 	if !apierrors.IsAlreadyExists(err) {
 		require.NoError(c.t, err)
 	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
+	_, err = c.Admin().CoreV1().ServiceAccounts(name).Create(context.Background(), account, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		require.NoError(c.t, err)
+	}
+}
+
+// GrantEverywhere lets a service account do in all namespaces, and with what is
+// in none, what the rules say.
+func (c *Cluster) GrantEverywhere(namespace, account string, rules ...rbacv1.PolicyRule) {
+	c.t.Helper()
+	ctx, client, meta := context.Background(), c.Admin(), metav1.ObjectMeta{Name: namespace + "-" + account}
+	_, err := client.RbacV1().ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{})
+	require.NoError(c.t, err)
+	_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}},
+	}, metav1.CreateOptions{})
+	require.NoError(c.t, err)
 }
 
 // ServiceAccount makes a service account that may do in its namespace what the

@@ -57,6 +57,7 @@ func Start(t testing.TB) *Cluster {
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 	require.NoError(t, os.WriteFile(c.path("tokens.csv"), []byte(c.adminToken+",admin,admin,system:masters\n"), 0o600))
+	require.NoError(t, os.WriteFile(c.path("audit-policy.yaml"), []byte(auditPolicy), 0o600))
 	c.StartAPIServer()
 	return c
 }
@@ -86,6 +87,7 @@ func (c *Cluster) StartAPIServer() {
 		"--client-ca-file="+c.pki.ca, "--tls-cert-file="+c.pki.cert, "--tls-private-key-file="+c.pki.key,
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-signing-key-file="+c.pki.accounts, "--service-account-key-file="+c.pki.accounts,
+		"--audit-policy-file="+c.path("audit-policy.yaml"), "--audit-log-path="+c.path("audit.log"),
 		"--cert-dir="+c.dir)
 	c.awaitReady()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
 
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	ruler "github.com/tocsin-rules/tocsin/ruler/app"
 	"github.com/tocsin-rules/tocsin/ruler/backfill"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
@@ -34,7 +35,7 @@ type backfillOptions struct {
 
 // addBackfill registers "rules backfill". Its status is 0 if everything was
 // written, else 1.
-func addBackfill(p *program, rules *kingpin.CmdClause) {
+func addBackfill(p *command.Program, rules *kingpin.CmdClause) {
 	o := backfillOptions{limits: backfill.DefaultConfig()}
 	cmd := rules.Command("backfill", "Evaluate rules over a past range, as a cluster would have, and write what they record to the backends or to TSDB blocks.")
 	cmd.Flag("config.file", "Configuration of a rule-evaluator. Without rule files, its own rules are evaluated.").Default("evaluator.yml").StringVar(&o.configFile)
@@ -49,11 +50,11 @@ func addBackfill(p *program, rules *kingpin.CmdClause) {
 	cmd.Flag("dry-run", "Print what would be evaluated, in which order and how. Nothing is contacted.").BoolVar(&o.dryRun)
 	cmd.Arg("rules", "Rule file, directory or pattern (repeatable).").StringsVar(&o.paths)
 	cmd.Validate(func(*kingpin.CmdClause) error { return o.validate() })
-	p.commands["rules backfill"] = func(ctx context.Context) int {
-		if err := o.run(ctx, p.streams, promslog.New(&p.log)); err != nil {
-			return p.fail(exitFailed, err)
+	p.Commands["rules backfill"] = func(ctx context.Context) int {
+		if err := o.run(ctx, p.Streams, promslog.New(&p.Log)); err != nil {
+			return p.Fail(command.ExitFailed, err)
 		}
-		return exitOK
+		return command.ExitOK
 	}
 }
 
@@ -67,7 +68,7 @@ func (o *backfillOptions) validate() error {
 	return errors.Join(errs...)
 }
 
-func (o *backfillOptions) run(ctx context.Context, s Streams, logger *slog.Logger) error {
+func (o *backfillOptions) run(ctx context.Context, s command.Streams, logger *slog.Logger) error {
 	cfg, err := ruler.LoadConfig(o.configFile)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/ruler/backfill"
 )
 
@@ -57,7 +58,7 @@ to blocks in /blocks
 			args := append([]string{"rules", "backfill", "--dry-run", "--config.file=" + config, "--start=2026-03-01T10:00:00Z", "--end=1772362799"}, tc.args...)
 			status, stdout, stderr := run(Tocsin, args...)
 			require.Empty(t, stderr)
-			require.Equal(t, exitOK, status)
+			require.Equal(t, command.ExitOK, status)
 			require.Equal(t, tc.want, stdout)
 		})
 	}
@@ -71,11 +72,11 @@ func TestBackfillSaysWhatIsWrong(t *testing.T) {
 		status int
 		stderr string
 	}{
-		"no start":            {[]string{config, "--end=1"}, exitUsage, "tocsin: required flag(s) '--start' not provided; try --help\n"},
-		"no time":             {[]string{config, "--start=yesterday", "--end=1"}, exitUsage, "tocsin: --start \"yesterday\" is neither RFC 3339 nor a number of seconds; try --help\n"},
-		"nobody works":        {[]string{config, "--start=0", "--end=1", "--concurrency=0"}, exitUsage, "tocsin: --concurrency 0: must be at least 1; try --help\n"},
-		"the end comes first": {[]string{config, "--start=3600", "--end=60"}, exitFailed, "tocsin: the end 1970-01-01T00:01:00Z is before the start 1970-01-01T01:00:00Z\n"},
-		"no such names":       {[]string{config, "--start=0", "--end=60", "--group=third", "--rule=a", "--rule=d"}, exitFailed, "tocsin: there is no group third\nthere is no rule a\nthere is no rule d\n"},
+		"no start":            {[]string{config, "--end=1"}, command.ExitUsage, "tocsin: required flag(s) '--start' not provided; try --help\n"},
+		"no time":             {[]string{config, "--start=yesterday", "--end=1"}, command.ExitUsage, "tocsin: --start \"yesterday\" is neither RFC 3339 nor a number of seconds; try --help\n"},
+		"nobody works":        {[]string{config, "--start=0", "--end=1", "--concurrency=0"}, command.ExitUsage, "tocsin: --concurrency 0: must be at least 1; try --help\n"},
+		"the end comes first": {[]string{config, "--start=3600", "--end=60"}, command.ExitFailed, "tocsin: the end 1970-01-01T00:01:00Z is before the start 1970-01-01T01:00:00Z\n"},
+		"no such names":       {[]string{config, "--start=0", "--end=60", "--group=third", "--rule=a", "--rule=d"}, command.ExitFailed, "tocsin: there is no group third\nthere is no rule a\nthere is no rule d\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

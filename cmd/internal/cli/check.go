@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/source"
@@ -88,11 +89,11 @@ func Check(w io.Writer, stdin io.Reader, o CheckOptions) int {
 	}
 	switch {
 	case c.failed:
-		return exitFailed
+		return command.ExitFailed
 	case c.lint && o.LintFatal:
 		return exitLint
 	default:
-		return exitOK
+		return command.ExitOK
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 )
 
 // TestCheck runs the scripts in testdata/check. They make files and check them:
@@ -72,8 +74,8 @@ func TestRealPacksPassTheCheck(t *testing.T) {
 		t.Skipf("no rule packs at ../shared/rules beside the repository: %s", err)
 	}
 	var out bytes.Buffer
-	require.Equal(t, exitOK, Check(&out, nil, CheckOptions{Paths: []string{packs}, DuplicateRules: true}), out.String())
+	require.Equal(t, command.ExitOK, Check(&out, nil, CheckOptions{Paths: []string{packs}, DuplicateRules: true}), out.String())
 	require.Equal(t, 125, strings.Count(out.String(), "Checking "))
 	builtin := filepath.Join(filepath.Dir(here), "..", "..", "..", "deploy", "rules")
-	require.Equal(t, exitOK, Check(&out, nil, CheckOptions{Paths: []string{builtin}, DuplicateRules: true, LintFatal: true}), out.String())
+	require.Equal(t, command.ExitOK, Check(&out, nil, CheckOptions{Paths: []string{builtin}, DuplicateRules: true, LintFatal: true}), out.String())
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/web"
 )
 
@@ -109,7 +110,7 @@ file/c/g  1      member-2  member-0   -                  -                     -
 	require.Equal(t, "member-2", shown[1].Owner)
 
 	status, _, stderr = run(Tocsin, "cluster", "owners", "--url", member, "/x/", "/y/")
-	require.Equal(t, exitFailed, status)
+	require.Equal(t, command.ExitFailed, status)
 	require.Equal(t, "tocsin: no group has /x/ or /y/ in its key\n", stderr)
 }
 
@@ -128,7 +129,7 @@ func TestADrainSaysHowItEnded(t *testing.T) {
 	require.Zero(t, status, stderr)
 	require.Equal(t, "Drained.\n", stdout)
 	status, _, stderr = run(Tocsin, "cluster", "drain")
-	require.Equal(t, exitUsage, status)
+	require.Equal(t, command.ExitUsage, status)
 	require.Contains(t, stderr, "required flag(s) '--url' not provided")
 }
 
@@ -136,7 +137,7 @@ func TestAMemberBehindAPassword(t *testing.T) {
 	t.Parallel()
 	member := answering(t, "secret", sampleStatus())
 	status, _, stderr := run(Tocsin, "cluster", "status", "--url", member)
-	require.Equal(t, exitFailed, status)
+	require.Equal(t, command.ExitFailed, status)
 	require.Equal(t, fmt.Sprintf("tocsin: %s answers 401 Unauthorized: who are you?\n", member), stderr)
 
 	file := filepath.Join(t.TempDir(), "http.yml")
@@ -154,7 +155,7 @@ func TestAMemberThatIsNotThere(t *testing.T) {
 		"localhost": "is not a URL",
 	} {
 		status, _, stderr := run(Tocsin, "cluster", "status", "--url", target)
-		require.Equal(t, exitFailed, status)
+		require.Equal(t, command.ExitFailed, status)
 		require.Contains(t, stderr, want)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/evaluator"
 	"github.com/tocsin-rules/tocsin/evaluator/explain"
 	ruler "github.com/tocsin-rules/tocsin/ruler/app"
@@ -48,7 +49,7 @@ type explainOptions struct {
 
 // addExplain registers "rules explain". Its status is 0 if all rules can be
 // planned and, with --analyze, evaluated; else 1.
-func addExplain(p *program, rules *kingpin.CmdClause) {
+func addExplain(p *command.Program, rules *kingpin.CmdClause) {
 	var o explainOptions
 	cmd := rules.Command("explain", "Show what of each rule runs at which backend, what stays local and why, and what rules share.")
 	cmd.Flag("config.file", "Configuration of a rule-evaluator, for its backends and clusters. Without rule files and expressions, its own rules are explained.").
@@ -62,18 +63,18 @@ func addExplain(p *program, rules *kingpin.CmdClause) {
 	addFormat(cmd, &o.format)
 	cmd.Arg("rules", "Rule file, directory or pattern (repeatable).").StringsVar(&o.args)
 	cmd.Validate(func(*kingpin.CmdClause) error { return o.validate() })
-	p.commands["rules explain"] = func(ctx context.Context) int {
-		report, err := o.report(ctx, promslog.New(&p.log))
+	p.Commands["rules explain"] = func(ctx context.Context) int {
+		report, err := o.report(ctx, promslog.New(&p.Log))
 		if err != nil {
-			return p.fail(exitFailed, err)
+			return p.Fail(command.ExitFailed, err)
 		}
-		if err := show(p.streams.Stdout, o.format, report); err != nil {
-			return p.fail(exitFailed, err)
+		if err := show(p.Streams.Stdout, o.format, report); err != nil {
+			return p.Fail(command.ExitFailed, err)
 		}
 		if report.Failed() {
-			return exitFailed
+			return command.ExitFailed
 		}
-		return exitOK
+		return command.ExitOK
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 )
 
 var seconds = regexp.MustCompile(`"seconds": [0-9.e-]+`)
@@ -67,6 +69,6 @@ recording r
   east: sum(x) [shared with file/s/g/r]
 `, stdout)
 	status, _, stderr = run(Tocsin, "rules", "explain", "--url", member.URL+"/prefix", "other")
-	require.Equal(t, exitFailed, status)
+	require.Equal(t, command.ExitFailed, status)
 	require.Contains(t, stderr, "404 Not Found: no group with that key")
 }

@@ -13,16 +13,15 @@ import (
 
 	"github.com/tocsin-rules/tocsin/alerting/alertmanager"
 	backend "github.com/tocsin-rules/tocsin/backend/app"
-	collector "github.com/tocsin-rules/tocsin/collector/app"
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/proto/transport"
 	ruler "github.com/tocsin-rules/tocsin/ruler/app"
 	"github.com/tocsin-rules/tocsin/up"
-	"github.com/tocsin-rules/tocsin/web/server"
 )
 
 // addUp registers "tocsin up".
-func addUp(p *program) {
-	cmd := p.app.Command("up", "Run the whole system on this machine, each process on its own.")
+func addUp(p *command.Program) {
+	cmd := p.App.Command("up", "Run the whole system on this machine, each process on its own.")
 	var o up.Options
 	cmd.Flag("data-dir", "Directory for data, configuration and logs. Default: tocsin in the user's cache directory.").StringVar(&o.DataDir)
 	cmd.Flag("ephemeral", "Use a temporary data directory and remove it at the end.").BoolVar(&o.Ephemeral)
@@ -38,13 +37,13 @@ func addUp(p *program) {
 	cmd.Flag("scrape", "Additional target (repeatable), in the first cluster if none is given.").
 		PlaceHolder("[CLUSTER/]JOB=HOST:PORT").StringsVar(&o.Scrapes)
 	cmd.Validate(func(*kingpin.CmdClause) error { return o.Validate() })
-	p.add("up", func(ctx context.Context, _ *slog.Logger) error {
-		o.LogLevel, o.LogFormat = p.log.Level.String(), p.log.Format.String()
-		return up.Run(ctx, o, p.streams.Stdout)
+	p.Add("up", func(ctx context.Context, _ *slog.Logger) error {
+		o.LogLevel, o.LogFormat = p.Log.Level.String(), p.Log.Format.String()
+		return up.Run(ctx, o, p.Streams.Stdout)
 	})
 }
 
-func backendFlags(f flagger) process {
+func backendFlags(f command.Flagger) command.Process {
 	var o backend.Options
 	retention := model.Duration(15 * 24 * time.Hour)
 	f.Flag("storage.path", "Directory of the data.").Default("data/backend").StringVar(&o.StoragePath)
@@ -55,7 +54,7 @@ func backendFlags(f flagger) process {
 	f.Flag("storage.retention.time", "How long samples are kept.").Default(retention.String()).SetValue(&retention)
 	window := model.Duration(2 * time.Hour)
 	f.Flag("storage.out-of-order-window", "How late a sample may arrive.").Default(window.String()).SetValue(&window)
-	webFlags(f, &o.HTTP, "0.0.0.0:19100")
+	command.WebFlags(f, &o.HTTP, "0.0.0.0:19100")
 	grpcFlags(f, &o.GRPCListenAddress, &o.GRPC, "127.0.0.1:19110")
 	return func(ctx context.Context, logger *slog.Logger) error {
 		o.ExternalLabels = labels.FromMap(*external)
@@ -64,29 +63,21 @@ func backendFlags(f flagger) process {
 	}
 }
 
-func collectorFlags(f flagger) process {
-	var o collector.Options
-	f.Flag("config.file", "Configuration in Prometheus' format.").Default("collector.yml").StringVar(&o.ConfigFile)
-	f.Flag("storage.path", "Directory of the write-ahead log.").Default("data/collector").StringVar(&o.StoragePath)
-	webFlags(f, &o.HTTP, "0.0.0.0:19120")
-	return func(ctx context.Context, logger *slog.Logger) error { return collector.Run(ctx, o, logger) }
-}
-
-func alertmanagerFlags(f flagger) process {
+func alertmanagerFlags(f command.Flagger) command.Process {
 	var o alertmanager.Options
 	retention := model.Duration(120 * time.Hour)
 	f.Flag("config.file", "Configuration in Alertmanager's format.").Default("alertmanager.yml").StringVar(&o.ConfigFile)
 	f.Flag("storage.path", "Directory of silences and of the notification log.").Default("data/alertmanager").StringVar(&o.StoragePath)
 	f.Flag("data.retention", "How long silences and the notification log are kept.").Default(retention.String()).SetValue(&retention)
 	f.Flag("web.external-url", "URL under which it is reachable, for links in notifications.").StringVar(&o.ExternalURL)
-	webFlags(f, &o.HTTP, "0.0.0.0:19140")
+	command.WebFlags(f, &o.HTTP, "0.0.0.0:19140")
 	return func(ctx context.Context, logger *slog.Logger) error {
 		o.Retention = time.Duration(retention)
 		return alertmanager.Run(ctx, o, logger)
 	}
 }
 
-func ruleEvaluatorFlags(f flagger) process {
+func ruleEvaluatorFlags(f command.Flagger) command.Process {
 	var o ruler.Options
 	name, err := os.Hostname()
 	if err != nil {
@@ -106,19 +97,12 @@ func ruleEvaluatorFlags(f flagger) process {
 	f.Flag("cluster.key-file", "File with the keys that encrypt gossip, base64, one in a line; the first one encrypts.").
 		StringVar(&o.GossipKeyFile)
 	f.Flag("stop-timeout", "How long handing over to other members may take at the end.").Default("20s").DurationVar(&o.StopTimeout)
-	webFlags(f, &o.HTTP, "0.0.0.0:19090")
+	command.WebFlags(f, &o.HTTP, "0.0.0.0:19090")
 	grpcFlags(f, &o.GRPCListenAddress, &o.GRPC, "127.0.0.1:19150")
 	return func(ctx context.Context, logger *slog.Logger) error { return ruler.Run(ctx, o, logger) }
 }
 
-func webFlags(f flagger, c *server.Config, address string) {
-	f.Flag("web.listen-address", "Address for HTTP.").Default(address).StringVar(&c.ListenAddress)
-	f.Flag("web.config.file", "File that enables TLS or authentication for HTTP.").StringVar(&c.WebConfigFile)
-	f.Flag("web.enable-lifecycle", "Let HTTP requests reload the configuration (/-/reload) and drain a member (/-/drain).").BoolVar(&c.EnableLifecycle)
-	f.Flag("web.enable-pprof", "Serve profiles at /debug/pprof.").BoolVar(&c.EnablePprof)
-}
-
-func grpcFlags(f flagger, listen *string, c *transport.Config, address string) {
+func grpcFlags(f command.Flagger, listen *string, c *transport.Config, address string) {
 	f.Flag("grpc.listen-address", "Address for gRPC; other than on loopback it needs TLS.").Default(address).StringVar(listen)
 	f.Flag("grpc.tls-cert-file", "Certificate for gRPC, as server and as client.").StringVar(&c.CertFile)
 	f.Flag("grpc.tls-key-file", "Key of the certificate.").StringVar(&c.KeyFile)

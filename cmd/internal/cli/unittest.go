@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 
 	"github.com/tocsin-rules/tocsin/backend/engine"
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
 	ruler "github.com/tocsin-rules/tocsin/ruler/app"
 	"github.com/tocsin-rules/tocsin/ruler/unittest"
@@ -26,7 +27,7 @@ import (
 const unitTestTimeout = 100 * time.Second
 
 // addUnitTest registers "rules test". Its status is 0 if all tests pass, else 1.
-func addUnitTest(p *program, rules *kingpin.CmdClause) {
+func addUnitTest(p *command.Program, rules *kingpin.CmdClause) {
 	var o unittest.Options
 	var junit string
 	o.Rules.Scope = plan.Scope
@@ -39,15 +40,15 @@ func addUnitTest(p *program, rules *kingpin.CmdClause) {
 		PlaceHolder("NAME=VALUE[,...]").SetValue((*clustersValue)(&o.Rules.Clusters))
 	cmd.Flag("junit", "File to write the results to, as JUnit XML.").PlaceHolder("FILE").StringVar(&junit)
 	cmd.Arg("file", "Unit-test file (repeatable).").Required().StringsVar(&o.Files)
-	p.commands["rules test"] = func(ctx context.Context) int {
-		status := exitOK
-		runner := unittest.New(o, ruler.UnitTests(unitTestEngine), p.streams.Stdout, p.streams.Stderr)
+	p.Commands["rules test"] = func(ctx context.Context) int {
+		status := command.ExitOK
+		runner := unittest.New(o, ruler.UnitTests(unitTestEngine), p.Streams.Stdout, p.Streams.Stderr)
 		if !runner.Run(ctx) {
-			status = exitFailed
+			status = command.ExitFailed
 		}
 		if junit != "" {
 			if err := writeJUnit(junit, runner); err != nil {
-				return p.fail(exitFailed, err)
+				return p.Fail(command.ExitFailed, err)
 			}
 		}
 		return status

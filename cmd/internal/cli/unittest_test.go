@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	programs "github.com/tocsin-rules/tocsin/test/program"
 )
 
@@ -138,9 +139,9 @@ func TestUnitTestsOfManifests(t *testing.T) {
 	status, stdout, stderr := run(Tocsin, "rules", "test", "--cluster=cluster=east", "--cluster=cluster=west", "testdata/manifests/tests.yml")
 	require.Empty(t, stderr)
 	require.Equal(t, "  SUCCESS\n\n", stdout)
-	require.Equal(t, exitOK, status)
+	require.Equal(t, command.ExitOK, status)
 
 	status, _, stderr = run(Tocsin, "rules", "test", "testdata/manifests/tests.yml")
 	require.Contains(t, stderr, `got: {__name__="up:sum", namespace="shop"} 2E+00`, "without a cluster there is one instance")
-	require.Equal(t, exitFailed, status)
+	require.Equal(t, command.ExitFailed, status)
 }

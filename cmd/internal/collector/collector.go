@@ -1,0 +1,37 @@
+// Package collector is the command line of the collector, apart from those of
+// the other programs so that its program links nothing of theirs.
+package collector
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/tocsin-rules/tocsin/cmd/internal/command"
+	"github.com/tocsin-rules/tocsin/collector/app"
+	"github.com/tocsin-rules/tocsin/collector/discovery"
+)
+
+// Run runs the collector program and returns its exit status.
+func Run(args []string, s command.Streams) int {
+	discovery.Register()
+	p := command.New("collector", "Scrapes targets and writes to a backend.", s)
+	p.Add("", Flags(p.App))
+	return p.Run(args)
+}
+
+// Flags are those of a collector, which the process runs by.
+func Flags(f command.Flagger) command.Process {
+	var o app.Options
+	f.Flag("config.file", "Configuration in Prometheus' format.").Default("collector.yml").StringVar(&o.ConfigFile)
+	check := f.Flag("check-config", "Check the configuration, say what is wrong with it, and end.").Bool()
+	f.Flag("node.name", "Node that this collector runs on, for $(NODE_NAME) in selectors of kubernetes_sd_configs.").Envar("NODE_NAME").StringVar(&o.Node)
+	f.Flag("kubeconfig", "How to reach the Kubernetes API. Default: as a pod does, by its service account.").StringVar(&o.Kubeconfig)
+	f.Flag("storage.path", "Directory of the write-ahead log.").Default("data/collector").StringVar(&o.StoragePath)
+	command.WebFlags(f, &o.HTTP, "0.0.0.0:19120")
+	return func(ctx context.Context, logger *slog.Logger) error {
+		if *check {
+			return app.CheckConfig(o)
+		}
+		return app.Run(ctx, o, logger)
+	}
+}
