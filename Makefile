@@ -21,7 +21,7 @@ test: lint checkgenerate programs ## everything that has to pass: lint, generate
 	go test -race -timeout 30m ./...
 
 .PHONY: programs
-programs: ## build the servers that tests talk to, once: about 20 minutes of CPU time
+programs: ## build the servers that tests talk to, once: about 25 minutes of CPU time
 	go test -timeout 80m -run TestPrograms ./test/program
 
 .PHONY: test-short

@@ -45,15 +45,37 @@ func Etcd() Program {
 	return Program{Module: "controlplane", Package: "go.etcd.io/etcd/server/v3"}
 }
 
-// KubeAPIServer is the API server of Kubernetes. Clients ask for its version,
-// which only the linker can tell it.
-func KubeAPIServer() Program {
+// KubeAPIServer is the API server of Kubernetes.
+func KubeAPIServer() Program { return kubernetesProgram("kube-apiserver") }
+
+// KubeControllerManager is what makes the pods of Deployments, DaemonSets and
+// StatefulSets.
+func KubeControllerManager() Program { return kubernetesProgram("kube-controller-manager") }
+
+// KubeScheduler is what puts pods on nodes.
+func KubeScheduler() Program { return kubernetesProgram("kube-scheduler") }
+
+// kubernetesProgram is a program of Kubernetes. They ask each other for their
+// versions, which only the linker can tell them.
+func kubernetesProgram(name string) Program {
 	const variables = "k8s.io/component-base/version."
 	return Program{
-		Module: "controlplane", Package: "k8s.io/kubernetes/cmd/kube-apiserver",
+		Module: "controlplane", Package: "k8s.io/kubernetes/cmd/" + name,
 		LinkerFlags: "-X " + variables + "gitVersion=" + kubernetes + " -X " + variables + "gitMajor=1 -X " + variables + "gitMinor=36",
 	}
 }
+
+// Kubectl is the command line of Kubernetes.
+func Kubectl() Program { return kubernetesProgram("kubectl") }
+
+// Kwok plays the kubelets of nodes that do not exist: it says that their pods
+// run, and runs nothing.
+func Kwok() Program {
+	return Program{Module: "controlplane", Package: "sigs.k8s.io/kwok/cmd/kwok"}
+}
+
+// Helm renders and checks the chart.
+func Helm() Program { return Program{Module: "helm", Package: "helm.sh/helm/v4/cmd/helm"} }
 
 // Prometheus is the server of the version that the product is built from,
 // without service discovery and web page.

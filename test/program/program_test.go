@@ -13,10 +13,18 @@ import (
 // one, and asks each for its version.
 func TestPrograms(t *testing.T) {
 	for _, p := range []program.Program{
-		program.Thanos(), program.Etcd(), program.KubeAPIServer(), program.Prometheus(), program.Promtool(),
+		program.Thanos(), program.Etcd(), program.KubeAPIServer(), program.KubeControllerManager(), program.KubeScheduler(), program.Kwok(),
+		program.Prometheus(), program.Promtool(),
 	} {
-		out, err := exec.Command(p.Build(t), "--version").CombinedOutput()
-		require.NoError(t, err, "%s: %s", p.Package, out)
-		require.Contains(t, string(out), ".", p.Package)
+		requireVersion(t, p, "--version")
 	}
+	requireVersion(t, program.Kubectl(), "version", "--client")
+	requireVersion(t, program.Helm(), "version")
+}
+
+func requireVersion(t *testing.T, p program.Program, args ...string) {
+	t.Helper()
+	out, err := exec.Command(p.Build(t), args...).CombinedOutput()
+	require.NoError(t, err, "%s: %s", p.Package, out)
+	require.Contains(t, string(out), ".", p.Package)
 }
