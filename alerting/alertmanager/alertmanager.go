@@ -15,6 +15,7 @@ package alertmanager
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,8 +32,12 @@ import (
 	"github.com/tocsin-rules/tocsin/web/server"
 )
 
-// defaultRetention is how long Alertmanager keeps things unless told.
-const defaultRetention = 120 * time.Hour
+const (
+	// defaultRetention is how long Alertmanager keeps things unless told.
+	defaultRetention = 120 * time.Hour
+	// configPoll is how often the configuration file is looked at.
+	configPoll = 5 * time.Second
+)
 
 // Options say how an Alertmanager process runs.
 type Options struct {
@@ -92,8 +97,10 @@ func (a *Alertmanager) Addr() net.Addr { return a.server.Addr() }
 
 // Run opens the stored state, applies the configuration and serves until ctx
 // ends. A configuration that is faulty at the start is an error; later it
-// leaves the one from before.
+// leaves the one from before. It is applied again when the file changes, on
+// SIGHUP and on request.
 func (a *Alertmanager) Run(ctx context.Context) error {
+	before := fingerprint(a.opts.ConfigFile)
 	c, err := openCore(a)
 	if err != nil {
 		return err
@@ -105,6 +112,7 @@ func (a *Alertmanager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.server.Run(ctx) })
 	g.Go(func() error { return reloadOnHangup(ctx, c) })
+	g.Go(func() error { return reloadOnChange(ctx, a.opts.ConfigFile, before, c) })
 	return g.Wait()
 }
 
@@ -130,4 +138,32 @@ func reloadOnHangup(ctx context.Context, c *core) error {
 			_ = c.configs.Reload()
 		}
 	}
+}
+
+// reloadOnChange polls, because the links of a mounted Secret change without a
+// notification of the file. loaded is the fingerprint of what is in use.
+func reloadOnChange(ctx context.Context, file string, loaded [sha256.Size]byte, c *core) error {
+	ticker := time.NewTicker(configPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if now := fingerprint(file); now != loaded {
+				loaded = now
+				_ = c.configs.Reload()
+			}
+		}
+	}
+}
+
+// fingerprint is that of a file's content. A file that can't be read has that
+// of an empty one; the reload says why.
+func fingerprint(file string) [sha256.Size]byte {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		content = nil
+	}
+	return sha256.Sum256(content)
 }

@@ -412,6 +412,17 @@ func TestFaultyStartIsRefused(t *testing.T) {
 }
 
 // Not parallel, because the signal reaches every Alertmanager of the process.
+func TestAChangeOfTheFileReloads(t *testing.T) {
+	t.Parallel()
+	first, second := newWebhook(t), newWebhook(t)
+	s := newSetup(t, config(first))
+	in := s.start(t)
+	hash := in.configHash(t)
+	s.write(t, config(second))
+	waitFor(t, "the other configuration runs", func() bool { return in.configHash(t) != hash })
+	require.Equal(t, []string{"A firing", "A resolved"}, in.passSentinel(t, second, "A"))
+}
+
 func TestHangupReloads(t *testing.T) {
 	first, second := newWebhook(t), newWebhook(t)
 	s := newSetup(t, config(first))

@@ -99,6 +99,8 @@ func ruleEvaluatorFlags(f command.Flagger) command.Process {
 	f.Flag("stop-timeout", "How long handing over to other members may take at the end.").Default("20s").DurationVar(&o.StopTimeout)
 	command.WebFlags(f, &o.HTTP, "0.0.0.0:19090")
 	grpcFlags(f, &o.GRPCListenAddress, &o.GRPC, "127.0.0.1:19150")
+	f.Flag("grpc.tls-server-name", "Name that the certificates of other members have to be for. Default: the address at which a member is reached, which pods have no certificates for.").
+		PlaceHolder("NAME").StringVar(&o.GRPC.ServerName)
 	return func(ctx context.Context, logger *slog.Logger) error { return ruler.Run(ctx, o, logger) }
 }
 
