@@ -69,9 +69,10 @@ func StartReceiver(t testing.TB, label labels.Label, replica string) *Receiver {
 }
 
 // StartQuerier runs a querier over stores, or, in distributed mode, over other
-// queriers, until the test ends.
+// queriers, until the test ends. It knows PromQL's experimental functions.
 func StartQuerier(t testing.TB, below []string, args ...string) *Process {
 	t.Helper()
+	args = append(args, "--enable-feature=promql-experimental-functions")
 	for _, address := range below {
 		args = append(args, "--endpoint-strict="+address)
 	}
