@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -27,6 +28,9 @@ const (
 	// reasonQuantile: promql-engine answers NaN for a quantile below 0 or above 1
 	// of a classic histogram without +Inf bucket, where Prometheus is infinite.
 	reasonQuantile reason = "quantile"
+	// reasonCountValues: promql-engine keeps the label that count_values writes
+	// even if it aggregates without it.
+	reasonCountValues reason = "count_values"
 )
 
 // Known once promql-engine has answered; the query then runs again.
@@ -44,11 +48,14 @@ const (
 	// reasonDuplicates: promql-engine takes two series that never have a
 	// sample at the same time for duplicates if they end up with equal labels.
 	reasonDuplicates reason = "duplicates"
+	// reasonNames: promql-engine lets many series match one although they become
+	// equal without the name of their metric.
+	reasonNames reason = "names"
 )
 
 var allReasons = []reason{
-	reasonUnimplemented, reasonExtendedRange, reasonSort, reasonFirst, reasonQuantile,
-	reasonHistogramDifference, reasonMixedTypes, reasonNotFinite, reasonDuplicates,
+	reasonUnimplemented, reasonExtendedRange, reasonSort, reasonFirst, reasonQuantile, reasonCountValues,
+	reasonHistogramDifference, reasonMixedTypes, reasonNotFinite, reasonDuplicates, reasonNames,
 }
 
 // traits is what matters about an expression for choosing an engine.
@@ -59,6 +66,8 @@ type traits struct {
 	subtracts bool
 	// windows is set if a function reads all samples of a range.
 	windows bool
+	// groups is set if many series may match one.
+	groups bool
 }
 
 func traitsOf(expr parser.Expr) traits {
@@ -77,22 +86,32 @@ func (t *traits) add(node parser.Node) {
 			t.reason = reasonExtendedRange
 		}
 	case *parser.Call:
-		switch n.Func.Name {
-		case "sort", "sort_desc":
-			t.reason = reasonSort
-		case "histogram_quantile":
-			if q, ok := n.Args[0].(*parser.NumberLiteral); !ok || !(q.Val >= 0 && q.Val <= 1) {
-				t.reason = reasonQuantile
-			}
-		case "first_over_time":
-			if _, ok := n.Args[0].(*parser.SubqueryExpr); ok {
-				t.reason = reasonFirst
-			}
+		t.addCall(n)
+	case *parser.AggregateExpr:
+		if n.Op == parser.COUNT_VALUES && n.Without && slices.Contains(n.Grouping, n.Param.(*parser.StringLiteral).Val) {
+			t.reason = reasonCountValues
 		}
 	case *parser.MatrixSelector:
 		t.windows = true
 	case *parser.BinaryExpr:
 		t.subtracts = t.subtracts || n.Op == parser.SUB
+		m := n.VectorMatching
+		t.groups = t.groups || m != nil && (m.Card == parser.CardManyToOne || m.Card == parser.CardOneToMany)
+	}
+}
+
+func (t *traits) addCall(n *parser.Call) {
+	switch n.Func.Name {
+	case "sort", "sort_desc":
+		t.reason = reasonSort
+	case "histogram_quantile":
+		if q, ok := n.Args[0].(*parser.NumberLiteral); !ok || !(q.Val >= 0 && q.Val <= 1) {
+			t.reason = reasonQuantile
+		}
+	case "first_over_time":
+		if _, ok := n.Args[0].(*parser.SubqueryExpr); ok {
+			t.reason = reasonFirst
+		}
 	}
 }
 
@@ -104,6 +123,8 @@ func (t traits) doubt(res *promql.Result, read *watched) reason {
 		return reasonMixedTypes
 	case t.windows && read.notFinite.Load():
 		return reasonNotFinite
+	case t.groups && read.names.Load():
+		return reasonNames
 	case errors.Is(res.Err, extlabels.ErrDuplicateLabelSet):
 		return reasonDuplicates
 	case res.Err != nil:

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -17,7 +18,9 @@ import (
 // them apart from errors that the expression is to blame for. It asks not to
 // trim: the engines skip what is outside of their windows for less than the
 // TSDB does, which moreover panics if it has to trim both ends of a series
-// that has been deleted in part.
+// that has been deleted in part. Not so below timestamp: both ignore the offset
+// there if there is an @, too, and find the right sample because the storage
+// has no later one for them.
 type marked struct{ storage.Queryable }
 
 // Querier implements storage.Queryable.
@@ -33,7 +36,7 @@ type markedQuerier struct{ storage.Querier }
 
 // Select implements storage.Querier.
 func (q markedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	if hints != nil {
+	if hints != nil && hints.Func != "timestamp" {
 		untrimmed := *hints
 		untrimmed.DisableTrimming = true
 		hints = &untrimmed
@@ -55,10 +58,11 @@ func (s markedSet) Err() error {
 
 // watched is the storage as one query of promql-engine sees it. It notes
 // whether the query has read a series that changes between floats and native
-// histograms, and whether it has read a float that is infinite or not a number.
+// histograms, whether it has read a float that is infinite or not a number, and
+// whether one of its selectors has found metrics of several names.
 type watched struct {
 	storage.Queryable
-	mixed, notFinite atomic.Bool
+	mixed, notFinite, names atomic.Bool
 }
 
 // Querier implements storage.Queryable.
@@ -77,16 +81,37 @@ type watchedQuerier struct {
 
 // Select implements storage.Querier.
 func (q *watchedQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	return &watchedSet{q.Querier.Select(ctx, sorted, hints, matchers...), q.query}
+	named := slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return m.Name == labels.MetricName && m.Type == labels.MatchEqual })
+	return &watchedSet{SeriesSet: q.Querier.Select(ctx, sorted, hints, matchers...), query: q.query, named: named}
 }
 
 type watchedSet struct {
 	storage.SeriesSet
 	query *watched
+	// named is set if there is nothing to find out about names; else first is
+	// the name of the first series, once begun.
+	named, begun bool
+	first        string
 }
 
 // At implements storage.SeriesSet.
-func (s *watchedSet) At() storage.Series { return &watchedSeries{s.SeriesSet.At(), s.query} }
+func (s *watchedSet) At() storage.Series {
+	series := s.SeriesSet.At()
+	if !s.named {
+		s.noteName(series.Labels().Get(labels.MetricName))
+	}
+	return &watchedSeries{series, s.query}
+}
+
+func (s *watchedSet) noteName(name string) {
+	if !s.begun {
+		s.begun, s.first = true, name
+	}
+	if name != s.first {
+		s.query.names.Store(true)
+		s.named = true
+	}
+}
 
 type watchedSeries struct {
 	storage.Series
