@@ -191,7 +191,9 @@ func simplerExpressions(expr string) (list []string) {
 				continue
 			}
 			*node = *part
-			if text := root.String(); len(text) < len(expr) {
+			text := root.String()
+			// Without its parentheses a part may bind otherwise.
+			if _, err := parser.ParseExpr(text); err == nil && len(text) < len(expr) {
 				list = append(list, text)
 			}
 			*node = whole
@@ -234,6 +236,7 @@ func TestShrinking(t *testing.T) {
 	t.Parallel()
 	require.Contains(t, simplerExpressions(`sum(rate(x[5m])) > 1`), `sum(rate(x[5m]))`)
 	require.Contains(t, simplerExpressions(`sum(abs(x)) > 1`), `abs(x) > 1`)
+	require.NotContains(t, simplerExpressions(`rate((x + y)[5m:])`), `rate(x + y[5m:])`)
 	require.Equal(t, [][]int{{2, 3}, {1, 3}, {1, 2}}, lessOf([]int{1, 2, 3}))
 	require.Len(t, lessOf(make([]time.Time, 9)), 3)
 }
