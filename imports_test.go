@@ -61,6 +61,14 @@ var directions = []direction{
 		why: "the evaluation loop knows backends only through the evaluator",
 	},
 	{
+		from: []string{"operator"},
+		not: []string{
+			"sharding", "evaluator", "alerting", "collector", "backend", "up", "web",
+			"ruler/app", "ruler/schedule", "ruler/source", "ruler/write", "ruler/backfill", "ruler/unittest",
+		},
+		why: "the operator knows what rules are and nothing else of the programs that it configures",
+	},
+	{
 		from: []string{"ruler/rule", "ruler/schedule", "ruler/write", "ruler/source"}, not: []string{"evaluator", "sharding", "alerting", "web"},
 		why: "the parts of the ruler do not know each other's neighbours",
 	},
@@ -111,7 +119,7 @@ func TestCollectorLinksOnlyWhatItNeeds(t *testing.T) {
 
 // pure lists the packages that decide and do nothing else. They are driven by
 // scripts and simulations, so they must not know of time, chance or the world.
-var pure = []string{"ruler/rule", "ruler/schedule", "evaluator/plan", "sharding", "sharding/handoff", "alerting/alert"}
+var pure = []string{"ruler/rule", "ruler/schedule", "evaluator/plan", "sharding", "sharding/handoff", "alerting/alert", "operator/render"}
 
 var impure = []string{"context", "sync", "log", "log/slog", "os", "net", "net/http", "math/rand", "math/rand/v2", "google.golang.org/grpc", "github.com/hashicorp/memberlist"}
 

@@ -118,6 +118,13 @@ func LoadConfig(file string) (*Config, error) {
 	return cfg, nil
 }
 
+// CheckConfig says whether a rule-evaluator would take a configuration file with
+// this content. The error reports all faults at once.
+func CheckConfig(content []byte) error {
+	_, err := parseConfig(content)
+	return err
+}
+
 func defaultConfig() *Config {
 	return &Config{Global: GlobalConfig{
 		EvaluationInterval: model.Duration(time.Minute),

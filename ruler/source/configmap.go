@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -25,11 +26,15 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// gzipSuffix is that of keys whose value is compressed.
-const gzipSuffix = ".gz"
+const (
+	// gzipMagic begins every value that is compressed.
+	gzipMagic = "\x1f\x8b"
+	// gzipSuffix is not a part of a file's name.
+	gzipSuffix = ".gz"
+)
 
 // ConfigMaps says which ConfigMaps hold rule files: every key of theirs is one.
-// A value may be compressed by gzip if its key ends in .gz.
+// A value may be compressed by gzip.
 type ConfigMaps struct {
 	// Namespace is where they are; empty means that of the kubeconfig's
 	// context, or of the pod.
@@ -208,14 +213,16 @@ func configMapFiles(m *corev1.ConfigMap) []File {
 	return files
 }
 
-// readValue returns a value of a ConfigMap, decompressed if its key says so.
-func readValue(name string, content io.Reader, maxBytes int64) ([]byte, error) {
-	if strings.HasSuffix(name, gzipSuffix) {
-		unzipped, err := gzip.NewReader(content)
-		if err != nil {
-			return nil, fmt.Errorf("%s is not compressed by gzip: %w", name, err)
-		}
-		content = unzipped
+// readValue returns a value of a ConfigMap, decompressed if it is compressed.
+func readValue(name string, value io.Reader, maxBytes int64) ([]byte, error) {
+	content := bufio.NewReader(value)
+	head, err := content.Peek(len(gzipMagic))
+	if err != nil || string(head) != gzipMagic {
+		return readAtMost(content, name, maxBytes)
 	}
-	return readAtMost(content, name, maxBytes)
+	unzipped, err := gzip.NewReader(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not compressed by gzip: %w", name, err)
+	}
+	return readAtMost(unzipped, name, maxBytes)
 }

@@ -24,7 +24,7 @@ func TestEveryKeyOfAConfigMapIsAFile(t *testing.T) {
 	files := configMapFiles(&corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "rules"},
 		Data:       map[string]string{"b.yml": "b", "a": "a", "plain.gz": "not compressed"},
-		BinaryData: map[string][]byte{"c.yml.gz": zipped(t, "c"), "d.yml": []byte("d"), "bomb.yml.gz": zipped(t, string(make([]byte, 1<<20)))},
+		BinaryData: map[string][]byte{"c.yml.gz": zipped(t, "c"), "d.yml": []byte("d"), "e.yml": zipped(t, "e"), "f.yml": []byte(gzipMagic), "bomb.yml.gz": zipped(t, string(make([]byte, 1<<20)))},
 	})
 	got := map[string]string{}
 	for _, f := range files {
@@ -39,7 +39,9 @@ func TestEveryKeyOfAConfigMapIsAFile(t *testing.T) {
 		"configmap:shop/rules/b.yml shop/rules/b.yml":          "b",
 		"configmap:shop/rules/c.yml.gz shop/rules/c.yml":       "c",
 		"configmap:shop/rules/d.yml shop/rules/d.yml":          "d",
-		"configmap:shop/rules/plain.gz shop/rules/plain":       "shop/rules/plain.gz is not compressed by gzip: gzip: invalid header",
+		"configmap:shop/rules/e.yml shop/rules/e.yml":          "e",
+		"configmap:shop/rules/f.yml shop/rules/f.yml":          "shop/rules/f.yml is not compressed by gzip: unexpected EOF",
+		"configmap:shop/rules/plain.gz shop/rules/plain":       "not compressed",
 		"configmap:shop/rules/bomb.yml.gz shop/rules/bomb.yml": "rule file shop/rules/bomb.yml.gz has more than max-file-bytes (100)",
 	}, got)
 }
