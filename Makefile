@@ -59,7 +59,7 @@ protoc:
 
 .PHONY: rewrite
 rewrite: ## rewrite the expected output of scripted and golden tests; read the diff
-	go test ./ruler/rule ./ruler/schedule ./sharding ./sharding/handoff ./evaluator/plan ./alerting/alert ./up ./up/screen ./cmd/internal/cli -rewrite
+	go test ./ruler/rule ./ruler/schedule ./sharding ./sharding/handoff ./evaluator/plan ./alerting/alert ./up ./up/screen ./cmd/internal/cli ./deploy -rewrite
 
 .PHONY: bench
 bench: ## all benchmarks

@@ -76,3 +76,6 @@ func (c *Cluster) kubeconfig(namespace, user, token string) string {
 	require.NoError(c.t, clientcmd.WriteToFile(*cfg, path))
 	return path
 }
+
+// AdminKubeconfig is the path of a kubeconfig with all rights.
+func (c *Cluster) AdminKubeconfig() string { return c.kubeconfig("default", "admin", c.adminToken) }
