@@ -163,8 +163,8 @@ func (e *Evaluator) Folding(queries []Query) *plan.Folding {
 
 // Evaluate answers all queries at ts, to the millisecond. The results are in
 // the order of the queries. It returns when the slowest backend has answered,
-// or failed to within the timeout; queries that were tried together first, in
-// vain, take half of it more.
+// or failed to within the timeout; if queries were tried together first, in
+// vain, that may take as long again.
 func (e *Evaluator) Evaluate(ctx context.Context, ts time.Time, queries []Query) []Result {
 	return e.EvaluateOver(ctx, ts, queries, make([][]promql.Sample, len(queries)))
 }

@@ -45,8 +45,9 @@ func (p *pauses) add(template string) {
 }
 
 // folded evaluates a batch whose queries differ in part only in their tenant.
-// Folds have half of the time, so that their members, if they fail, have what
-// one query has. All outcomes are as if every query had been evaluated alone.
+// Folds are planned together with the rest, with which they may share. All
+// outcomes are as if every query had been evaluated alone: members of a fold
+// that fails are evaluated again.
 func (e *Evaluator) folded(ctx context.Context, b batch) []outcome {
 	if isObserved(ctx) {
 		return e.run(ctx, b)
@@ -54,18 +55,37 @@ func (e *Evaluator) folded(ctx context.Context, b batch) []outcome {
 	f := e.Folding(b.queries)
 	e.metrics.folded(f)
 	outcomes := make([]outcome, len(b.queries))
-	var rest sync.WaitGroup
-	rest.Go(func() { e.some(ctx, b, f.Rest, outcomes) })
+	together := e.run(ctx, b.joint(f, time.Duration(e.cfg.Timeout)/2))
+	for n, i := range f.Rest {
+		outcomes[i] = together[len(f.Folds)+n]
+	}
 	var failed []plan.Fold
-	for i, o := range e.folds(ctx, b, f.Folds) {
-		if err := spread(f.Folds[i], o, outcomes); err != nil {
-			failed = append(failed, f.Folds[i])
-			e.metrics.apart(f.Folds[i], err)
+	for i, fold := range f.Folds {
+		if err := spread(fold, together[i], outcomes); err != nil {
+			failed = append(failed, fold)
+			e.metrics.apart(fold, err)
 		}
 	}
 	e.apart(ctx, b, failed, outcomes)
-	rest.Wait()
 	return outcomes
+}
+
+// joint are the folds, each with no more time than given, and the rest.
+func (b batch) joint(f *plan.Folding, timeout time.Duration) batch {
+	if len(f.Folds) == 0 {
+		return b
+	}
+	rest := b.only(f.Rest)
+	queries := make([]Query, len(f.Folds), len(f.Folds)+len(f.Rest))
+	for i, fold := range f.Folds {
+		queries[i] = fold.Query
+		if q := &queries[i]; q.Limits.Time == 0 || q.Limits.Time > timeout {
+			q.Limits.Time = timeout
+		}
+	}
+	b.queries = append(queries, rest.queries...)
+	b.recorded = append(make([][]promql.Sample, len(f.Folds)), rest.recorded...)
+	return b
 }
 
 // apart evaluates the members of failed folds alone. A fold is not tried again
@@ -77,35 +97,17 @@ func (e *Evaluator) apart(ctx context.Context, b batch, failed []plan.Fold, outc
 			members = append(members, m.Query)
 		}
 	}
-	e.some(ctx, b, members, outcomes)
+	if len(members) == 0 {
+		return
+	}
+	for n, o := range e.run(ctx, b.only(members)) {
+		outcomes[members[n]] = o
+	}
 	for _, f := range failed {
 		if slices.ContainsFunc(f.Members, func(m plan.Member) bool { return outcomes[m.Query].err == nil }) {
 			e.pauses.add(f.Template)
 		}
 	}
-}
-
-// some evaluates the queries of a batch with the given indexes.
-func (e *Evaluator) some(ctx context.Context, b batch, indexes []int, outcomes []outcome) {
-	if len(indexes) == 0 {
-		return
-	}
-	for n, o := range e.run(ctx, b.only(indexes)) {
-		outcomes[indexes[n]] = o
-	}
-}
-
-func (e *Evaluator) folds(ctx context.Context, b batch, folds []plan.Fold) []outcome {
-	if len(folds) == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.cfg.Timeout)/2)
-	defer cancel()
-	b.queries, b.recorded = make([]Query, len(folds)), make([][]promql.Sample, len(folds))
-	for i, f := range folds {
-		b.queries[i] = f.Query
-	}
-	return e.run(ctx, b)
 }
 
 // spread gives every member of a fold its part of the outcome. An error, which
