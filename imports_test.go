@@ -84,7 +84,7 @@ var directions = []direction{
 	},
 	{
 		from: []string{"."}, not: []string{"k8s.io/", "sigs.k8s.io/"},
-		except: []string{"operator", "api", "collector/discovery", "ruler/source", "test/kube"},
+		except: []string{"operator", "api", "collector/discovery", "kubeapi", "test/kube"},
 		why:    "everything else runs without Kubernetes",
 	},
 	{

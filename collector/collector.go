@@ -9,7 +9,7 @@
 // It is put together from Prometheus' packages and takes Prometheus'
 // configuration format, metrics and API types. It never evaluates a query,
 // never listens on a port (collector/app does) and never reads a configuration
-// other than its file. Discovery is Prometheus' manager. Static targets and
+// other than that of its source. Discovery is Prometheus' manager. Static targets and
 // targets from files are always there; pods and nodes where the process has
 // registered collector/discovery.
 //
@@ -39,12 +39,12 @@ var ErrNotRunning = errors.New("collector is not running")
 
 // Config says what a collector reads and where it keeps its log.
 type Config struct {
-	// ConfigFile is a file in Prometheus' configuration format.
-	ConfigFile string
-	// Node is the name of the Kubernetes node that it runs on, empty outside of
-	// Kubernetes; Kubeconfig is how to reach the API where a configuration does
-	// not say, empty as a pod does.
-	Node, Kubeconfig string
+	// Source is where the configuration is, in Prometheus' format.
+	Source Source
+	// AwaitSource makes Run wait, as long as it takes, for a configuration that
+	// is good enough to begin with; otherwise a faulty one ends it.
+	AwaitSource bool
+	Place       Place
 	// StoragePath is the directory of the write-ahead log. It is created if
 	// missing and locked while the collector runs.
 	StoragePath string
@@ -69,18 +69,23 @@ type Collector struct {
 	current  atomic.Pointer[running]
 	// reloadFailed is the outcome of the last reload.
 	reloadFailed atomic.Bool
+	// again makes Run look for its first configuration.
+	again chan struct{}
+	// awaited is what is wrong with that until it is found.
+	awaited atomic.Pointer[error]
 }
 
 // running is what a collector has once its first configuration is applied.
 type running struct {
 	pipeline *pipeline
-	conf     *config.Config
+	conf     *assembly
 	loadedAt time.Time
 }
 
 type metrics struct {
 	reloadSuccessful prometheus.Gauge
 	reloadTime       prometheus.Gauge
+	refused          prometheus.Gauge
 }
 
 // New returns a collector that does nothing until Run.
@@ -98,7 +103,12 @@ func New(cfg Config, deps Deps) *Collector {
 				Name: "prometheus_config_last_reload_success_timestamp_seconds",
 				Help: "Timestamp of the last successful configuration reload.",
 			}),
+			refused: f.NewGauge(prometheus.GaugeOpts{
+				Name: "tocsin_collector_refused_scrape_configs",
+				Help: "Scrape configs that don't run as they are configured, because they are at fault.",
+			}),
 		},
+		again: make(chan struct{}, 1),
 	}
 }
 
@@ -106,16 +116,16 @@ func New(cfg Config, deps Deps) *Collector {
 // seconds to send what was scraped and closes the log. What could not be sent
 // stays in the log.
 func (c *Collector) Run(ctx context.Context) error {
-	conf, err := LoadConfig(c.cfg, c.deps.Logger)
-	if err != nil {
+	conf, err := c.firstConfig(ctx)
+	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	p, err := openPipeline(c.cfg.StoragePath, c.deps)
 	if err != nil {
 		return err
 	}
-	if err := p.apply(conf); err != nil {
-		return errors.Join(fmt.Errorf("apply configuration file %q: %w", c.cfg.ConfigFile, err), p.close())
+	if err := p.apply(conf.Config); err != nil {
+		return errors.Join(fmt.Errorf("apply %s: %w", c.cfg.Source, err), p.close())
 	}
 	c.setCurrent(p, conf)
 	p.run(ctx)
@@ -125,16 +135,40 @@ func (c *Collector) Run(ctx context.Context) error {
 	return p.close()
 }
 
-// Reload reads the configuration file again and applies it. If it is faulty
-// the collector keeps on with the one that it had and the error says why.
+// firstConfig returns neither a configuration nor an error if ctx ends while it
+// waits.
+func (c *Collector) firstConfig(ctx context.Context) (*assembly, error) {
+	for {
+		conf, err := load(c.cfg.Source, c.cfg.Place, nil, c.deps.Logger)
+		if err == nil || !c.cfg.AwaitSource {
+			return conf, err
+		}
+		if last := c.awaited.Swap(&err); last == nil || (*last).Error() != err.Error() {
+			c.deps.Logger.Warn("waiting for a configuration", "err", err)
+		}
+		c.metrics.reloadSuccessful.Set(0)
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-c.again:
+		}
+	}
+}
+
+// Reload reads the configuration again and applies it. If it is faulty the
+// collector keeps on with the one that it had and the error says why.
 func (c *Collector) Reload() error {
 	c.applying.Lock()
 	defer c.applying.Unlock()
 	cur := c.current.Load()
 	if cur == nil {
-		return ErrNotRunning
+		select {
+		case c.again <- struct{}{}:
+		default:
+		}
+		return c.Ready()
 	}
-	conf, err := LoadConfig(c.cfg, c.deps.Logger)
+	conf, err := load(c.cfg.Source, c.cfg.Place, cur.conf, c.deps.Logger)
 	if err == nil {
 		err = c.replace(cur, conf)
 	}
@@ -149,32 +183,40 @@ func (c *Collector) Reload() error {
 
 // replace applies conf or, if a part refuses it, the configuration from
 // before.
-func (c *Collector) replace(cur *running, conf *config.Config) error {
-	err := cur.pipeline.apply(conf)
+func (c *Collector) replace(cur *running, conf *assembly) error {
+	err := cur.pipeline.apply(conf.Config)
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("apply configuration file %q: %w", c.cfg.ConfigFile, err)
-	if back := cur.pipeline.apply(cur.conf); back != nil {
+	err = fmt.Errorf("apply %s: %w", c.cfg.Source, err)
+	if back := cur.pipeline.apply(cur.conf.Config); back != nil {
 		return errors.Join(err, fmt.Errorf("return to the configuration from before: %w", back))
 	}
 	return err
 }
 
-func (c *Collector) setCurrent(p *pipeline, conf *config.Config) {
-	c.current.Store(&running{pipeline: p, conf: conf, loadedAt: time.Now()})
+func (c *Collector) setCurrent(p *pipeline, conf *assembly) {
+	if before := c.current.Swap(&running{pipeline: p, conf: conf, loadedAt: time.Now()}); before == nil || !sameErrors(before.conf.refused, conf.refused) {
+		for _, r := range conf.refused {
+			c.deps.Logger.Warn("scrape config is at fault, the one from before stays", "pool", r.Pool, "err", r.Err)
+		}
+	}
 	c.reloadFailed.Store(false)
 	c.metrics.reloadSuccessful.Set(1)
 	c.metrics.reloadTime.SetToCurrentTime()
+	c.metrics.refused.Set(float64(len(conf.refused)))
 }
 
 // Ready says why the collector can't collect yet: the log is being opened or
 // no configuration is applied. Nil means that it collects.
 func (c *Collector) Ready() error {
-	if c.current.Load() == nil {
-		return ErrNotRunning
+	if c.current.Load() != nil {
+		return nil
 	}
-	return nil
+	if err := c.awaited.Load(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotRunning, *err)
+	}
+	return ErrNotRunning
 }
 
 // Status describes the configuration that runs.
@@ -185,6 +227,8 @@ type Status struct {
 	LoadedAt time.Time
 	// ReloadFailed says that a later one was refused.
 	ReloadFailed bool
+	// ConfigErrors say which scrape configs don't run as they are configured.
+	ConfigErrors []ConfigError
 }
 
 // Status returns ErrNotRunning before the first configuration is applied.
@@ -193,7 +237,7 @@ func (c *Collector) Status() (Status, error) {
 	if cur == nil {
 		return Status{}, ErrNotRunning
 	}
-	return Status{Config: *cur.conf, LoadedAt: cur.loadedAt, ReloadFailed: c.reloadFailed.Load()}, nil
+	return Status{Config: *cur.conf.Config, LoadedAt: cur.loadedAt, ReloadFailed: c.reloadFailed.Load(), ConfigErrors: cur.conf.refused}, nil
 }
 
 // Scraper gives access to the targets and scrape pools. It returns

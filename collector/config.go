@@ -14,62 +14,97 @@ import (
 	"github.com/tocsin-rules/tocsin/collector/discovery"
 )
 
-// LoadConfig reads the configuration file, as Prometheus' agent mode accepts
-// it, and checks it whole: the syntax, the files of scrape configurations that
-// it names, and that every HTTP client it describes can be built, which reads
-// the certificates that it names. The error reports all faults at once.
-func LoadConfig(c Config, logger *slog.Logger) (*config.Config, error) {
-	conf, err := config.LoadFile(c.ConfigFile, true, logger)
+// CheckConfig says whether a collector at that place would run the
+// configuration as it is. The error reports all faults at once.
+func CheckConfig(s Source, place Place) error {
+	a, err := load(s, place, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return nil, fmt.Errorf("load configuration file %q: %w", c.ConfigFile, err)
+		return err
 	}
-	if err := errors.Join(place(conf, c), validate(conf)); err != nil {
-		return nil, fmt.Errorf("check configuration file %q: %w", c.ConfigFile, err)
-	}
-	return conf, nil
-}
-
-// place tells what discovers targets in Kubernetes where the collector runs.
-func place(conf *config.Config, c Config) error {
-	// Faults of theirs are reported by validate.
-	scrapes, _ := conf.GetScrapeConfigs()
-	var errs []error
-	for _, sc := range scrapes {
-		for _, sd := range sc.ServiceDiscoveryConfigs {
-			if err := placeOne(sd, c); err != nil {
-				errs = append(errs, fmt.Errorf("scrape config %q: %w", sc.JobName, err))
-			}
-		}
+	errs := make([]error, 0, len(a.refused))
+	for _, r := range a.refused {
+		errs = append(errs, fmt.Errorf("scrape config %q: %w", r.Pool, r.Err))
 	}
 	return errors.Join(errs...)
 }
 
-func placeOne(sd promdiscovery.Config, c Config) error {
+// load reads the configuration that follows before, which is nil at first.
+func load(s Source, place Place, before *assembly, logger *slog.Logger) (*assembly, error) {
+	docs, err := s.Documents()
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", s, err)
+	}
+	a, err := assemble(docs, place, before, logger)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", s, err)
+	}
+	return a, nil
+}
+
+// loadBase parses the base and checks it whole: the syntax, the files of scrape
+// configurations that it names, and that every HTTP client it describes can be
+// built, which reads the certificates that it names.
+func loadBase(docs Documents, place Place, logger *slog.Logger) (*config.Config, error) {
+	conf, err := config.Load(string(docs.Base.Content), logger)
+	if err != nil {
+		return nil, err
+	}
+	conf.SetDirectory(docs.Directory)
+	errs := unsupported(conf)
+	scrapes, err := conf.GetScrapeConfigs()
+	errs = append(errs, err)
+	for _, sc := range scrapes {
+		if err := errors.Join(place.put(sc), validateScrape(sc)); err != nil {
+			errs = append(errs, fmt.Errorf("scrape config %q: %w", sc.JobName, err))
+		}
+	}
+	// What is in other files now is what runs, whatever becomes of the files.
+	conf.ScrapeConfigs, conf.ScrapeConfigFiles = scrapes, nil
+	return conf, errors.Join(append(errs, validateRemoteWrites(conf.RemoteWriteConfigs)...)...)
+}
+
+// unsupported are the sections that make no sense for a collector.
+func unsupported(conf *config.Config) []error {
+	var errs []error
+	for _, section := range []struct {
+		name string
+		set  bool
+	}{
+		{"tracing", conf.TracingConfig.Endpoint != ""},
+		{"alerting", len(conf.AlertingConfig.AlertmanagerConfigs)+len(conf.AlertingConfig.AlertRelabelConfigs) > 0},
+		{"rule_files", len(conf.RuleFiles) > 0},
+		{"remote_read", len(conf.RemoteReadConfigs) > 0},
+	} {
+		if section.set {
+			errs = append(errs, fmt.Errorf("field %s is not supported by the collector", section.name))
+		}
+	}
+	return errs
+}
+
+func validateScrape(sc *config.ScrapeConfig) error {
+	_, err := commonconfig.NewClientFromConfig(sc.HTTPClientConfig, sc.JobName)
+	return err
+}
+
+// put tells what discovers targets in Kubernetes where the collector runs.
+func (p Place) put(sc *config.ScrapeConfig) error {
+	var errs []error
+	for _, sd := range sc.ServiceDiscoveryConfigs {
+		errs = append(errs, p.putDiscovery(sd))
+	}
+	return errors.Join(errs...)
+}
+
+func (p Place) putDiscovery(sd promdiscovery.Config) error {
 	k, ok := sd.(*discovery.Config)
 	switch {
 	case ok:
-		return k.Place(c.Node, c.Kubeconfig)
+		return k.Place(p.Node, p.Kubeconfig)
 	case sd.Name() == k.Name():
 		return errors.New("kubernetes_sd_configs are understood by the program collector alone")
 	}
 	return nil
-}
-
-func validate(conf *config.Config) error {
-	var errs []error
-	if conf.TracingConfig.Endpoint != "" {
-		errs = append(errs, errors.New("field tracing is not supported by the collector"))
-	}
-	scrapes, err := conf.GetScrapeConfigs()
-	if err != nil {
-		errs = append(errs, err)
-	}
-	for _, sc := range scrapes {
-		if _, err := commonconfig.NewClientFromConfig(sc.HTTPClientConfig, sc.JobName); err != nil {
-			errs = append(errs, fmt.Errorf("scrape config %q: %w", sc.JobName, err))
-		}
-	}
-	return errors.Join(append(errs, validateRemoteWrites(conf.RemoteWriteConfigs)...)...)
 }
 
 // validateRemoteWrites builds every client, because remote.Storage cannot go

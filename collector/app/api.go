@@ -64,13 +64,15 @@ func (a *App) settings() config.Config {
 func (a *App) flags() map[string]string {
 	o := a.opts
 	return map[string]string{
-		"config.file":        o.ConfigFile,
-		"kubeconfig":         o.Kubeconfig,
-		"node.name":          o.Node,
-		"storage.path":       o.StoragePath,
-		"web.listen-address": o.HTTP.ListenAddress,
-		"web.config.file":    o.HTTP.WebConfigFile,
-		"web.enable-pprof":   strconv.FormatBool(o.HTTP.EnablePprof),
+		"config.file":          o.ConfigFile,
+		"config.map-namespace": o.ConfigMaps.Namespace,
+		"config.map-selector":  o.ConfigMaps.LabelSelector,
+		"kubeconfig":           o.Kubeconfig,
+		"node.name":            o.Node,
+		"storage.path":         o.StoragePath,
+		"web.listen-address":   o.HTTP.ListenAddress,
+		"web.config.file":      o.HTTP.WebConfigFile,
+		"web.enable-pprof":     strconv.FormatBool(o.HTTP.EnablePprof),
 	}
 }
 

@@ -1,9 +1,9 @@
 // Package app is the collector as a process: a collector, the HTTP endpoints
 // through which it is watched and reloaded, and what makes it reload.
 //
-//	SIGHUP, POST /-/reload, change of the file ──▶ collector.Reload
-//	/api/v1/targets, /api/v1/status/*           ──▶ Prometheus' API over the collector
-//	/metrics, /-/healthy, /-/ready              ──▶ web/server
+//	SIGHUP, POST /-/reload, change of the source ──▶ collector.Reload
+//	/api/v1/targets, /api/v1/status/*             ──▶ Prometheus' API over the collector
+//	/metrics, /-/healthy, /-/ready                ──▶ web/server
 //
 // It parses no flags and never exits the process. Run blocks; an App is used
 // by one goroutine.
@@ -11,6 +11,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -25,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tocsin-rules/tocsin/collector"
+	"github.com/tocsin-rules/tocsin/kubeapi"
 	"github.com/tocsin-rules/tocsin/web/server"
 )
 
@@ -32,6 +35,9 @@ import (
 type Options struct {
 	// ConfigFile is a file in Prometheus' configuration format.
 	ConfigFile string
+	// ConfigMaps, if it has a selector, is where the configuration is in place
+	// of a file. Its kubeconfig is that of the options.
+	ConfigMaps kubeapi.Selection
 	// Node is the Kubernetes node that it runs on, empty outside of
 	// Kubernetes.
 	Node string
@@ -43,53 +49,90 @@ type Options struct {
 	HTTP        server.Config
 }
 
+// checkTimeout bounds waiting for the API server when a configuration is
+// checked.
+const checkTimeout = 30 * time.Second
+
 // App is a collector process. Call Listen, then Run.
 type App struct {
 	opts      Options
 	logger    *slog.Logger
 	collector *collector.Collector
 	server    *server.Server
+	source    collector.Source
+	// configMaps is nil if the source is a file.
+	configMaps *kubeapi.ConfigMaps
+	changed    chan struct{} // The ConfigMaps have.
 }
 
 // Run runs a collector process until ctx ends and its parts have stopped,
 // which takes a few seconds at most.
 func Run(ctx context.Context, opts Options, logger *slog.Logger) error {
-	a := New(opts, logger)
+	a, err := New(opts, logger)
+	if err != nil {
+		return err
+	}
 	if err := a.Listen(); err != nil {
 		return err
 	}
 	return a.Run(ctx)
 }
 
-func (o Options) collector() collector.Config {
-	return collector.Config{ConfigFile: o.ConfigFile, Node: o.Node, Kubeconfig: o.Kubeconfig, StoragePath: o.StoragePath}
+func (o Options) place() collector.Place {
+	return collector.Place{Node: o.Node, Kubeconfig: o.Kubeconfig}
 }
 
-// CheckConfig says whether a collector would accept the configuration. The
-// error reports all faults at once.
-func CheckConfig(o Options) error {
-	_, err := collector.LoadConfig(o.collector(), slog.New(slog.DiscardHandler))
-	return err
+// CheckConfig says whether a collector would run the configuration as it is.
+// The error reports all faults at once.
+func CheckConfig(ctx context.Context, o Options) error {
+	a := &App{opts: o, logger: slog.New(slog.DiscardHandler)}
+	if err := a.findSource(); err != nil {
+		return err
+	}
+	if a.configMaps != nil {
+		ctx, stop := context.WithTimeout(ctx, checkTimeout)
+		defer stop()
+		a.configMaps.RunUntilRead(ctx)
+	}
+	return collector.CheckConfig(a.source, o.place())
 }
 
 // New wires a collector process. It opens nothing.
-func New(opts Options, logger *slog.Logger) *App {
+func New(opts Options, logger *slog.Logger) (*App, error) {
+	a := &App{opts: opts, logger: logger}
+	if err := a.findSource(); err != nil {
+		return nil, err
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		version.NewCollector("tocsin"),
 	)
-	c := collector.New(opts.collector(), collector.Deps{Logger: logger, Registry: reg})
-	a := &App{
-		opts:      opts,
-		logger:    logger,
-		collector: c,
-		server:    server.New(opts.HTTP, reg, c.Ready, logger),
-	}
+	a.collector = collector.New(collector.Config{
+		Source: a.source, AwaitSource: a.configMaps != nil, Place: opts.place(), StoragePath: opts.StoragePath,
+	}, collector.Deps{Logger: logger, Registry: reg})
+	a.server = server.New(opts.HTTP, reg, a.collector.Ready, logger)
 	a.server.HandleLifecycle("/-/reload", http.HandlerFunc(a.handleReload))
 	registerAPI(a, reg)
-	return a
+	return a, nil
+}
+
+// findSource decides where the configuration is.
+func (a *App) findSource() error {
+	if a.opts.ConfigMaps.LabelSelector == "" {
+		a.source = collector.FileSource(a.opts.ConfigFile)
+		return nil
+	}
+	selection := a.opts.ConfigMaps
+	selection.KubeconfigFile = a.opts.Kubeconfig
+	a.changed = make(chan struct{}, 1)
+	maps, err := kubeapi.Follow(selection, func() { notify(a.changed) }, a.logger)
+	if err != nil {
+		return fmt.Errorf("configuration in ConfigMaps: %w", err)
+	}
+	a.configMaps, a.source = maps, collector.ConfigMapSource{ConfigMaps: maps}
+	return nil
 }
 
 // Listen opens the HTTP port.
@@ -100,14 +143,26 @@ func (a *App) Addr() net.Addr { return a.server.Addr() }
 
 // Run runs the process until ctx ends.
 func (a *App) Run(ctx context.Context) error {
-	a.logger.Info("collector starting", "addr", a.Addr().String(), "file", a.opts.ConfigFile)
+	a.logger.Info("collector starting", "addr", a.Addr().String(), "config", a.source.String())
+	g, ctx := errgroup.WithContext(ctx)
+	var events <-chan struct{} = a.changed
+	if a.configMaps == nil {
+		events = fileEvents(ctx, a.opts.ConfigFile, a.logger)
+	} else {
+		g.Go(func() error {
+			a.configMaps.Run(ctx)
+			return nil
+		})
+	}
 	// The fingerprint comes before the first load, so that no change between
 	// the two is missed.
-	w := newFileWatch(a.opts.ConfigFile, a.logger)
-	g, ctx := errgroup.WithContext(ctx)
+	w := newWatch(a.source, events)
 	g.Go(func() error { return a.server.Run(ctx) })
 	g.Go(func() error { return a.collector.Run(ctx) })
-	g.Go(func() error { return w.run(ctx, func() { _ = a.reload("file changed") }) })
+	g.Go(func() error {
+		w.run(ctx, func() { _ = a.reload("configuration changed") }, a.tryAgain)
+		return nil
+	})
 	g.Go(func() error { return a.reloadOnHangup(ctx) })
 	return g.Wait()
 }
@@ -129,12 +184,26 @@ func (a *App) reloadOnHangup(ctx context.Context) error {
 // reload logs how it went, because most who ask for it don't see the answer.
 func (a *App) reload(why string) error {
 	err := a.collector.Reload()
+	if errors.Is(err, collector.ErrNotRunning) {
+		return err // It says what it waits for.
+	}
 	if err != nil {
-		a.logger.Error("configuration not reloaded, the one from before stays", "why", why, "file", a.opts.ConfigFile, "err", err)
+		a.logger.Error("configuration not reloaded, the one from before stays", "why", why, "err", err)
 		return err
 	}
-	a.logger.Info("configuration reloaded", "why", why, "file", a.opts.ConfigFile)
+	a.logger.Info("configuration reloaded", "why", why)
 	return nil
+}
+
+// tryAgain loads a configuration that is not good enough, quietly: the files
+// that it names may have come.
+func (a *App) tryAgain() {
+	st, err := a.collector.Status()
+	if err == nil && !st.ReloadFailed && len(st.ConfigErrors) == 0 {
+		return
+	}
+	// A failure was logged when it was new.
+	_ = a.collector.Reload()
 }
 
 // handleReload answers when the reload is done, with the error if it failed.

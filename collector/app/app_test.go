@@ -131,7 +131,7 @@ func TestReload(t *testing.T) {
 		s, in := start(t)
 		s.write(t, both)
 		waitFor(t, "the second target is scraped", scraped(in, second))
-		require.Contains(t, in.logs.String(), `why="file changed"`)
+		require.Contains(t, in.logs.String(), `why="configuration changed"`)
 	})
 	for name, bad := range map[string]string{
 		"a syntax error":                header + "scrape_configs: {",
@@ -284,13 +284,13 @@ func TestCheckConfig(t *testing.T) {
 	t.Parallel()
 	rc := newReceiver(t)
 	good := newSetup(t, header+remoteWrite(rc))
-	require.NoError(t, app.CheckConfig(good.options()))
+	require.NoError(t, app.CheckConfig(t.Context(), good.options()))
 	bad := newSetup(t, header+remoteWrite(rc, "  tls_config: {ca_file: first.pem}")+
 		scrapes("\n- job_name: web\n  tls_config: {ca_file: second.pem}\n"))
-	err := app.CheckConfig(bad.options())
+	err := app.CheckConfig(t.Context(), bad.options())
 	require.ErrorContains(t, err, "first.pem")
 	require.ErrorContains(t, err, "second.pem")
-	require.ErrorContains(t, app.CheckConfig(app.Options{ConfigFile: "absent.yml"}), "absent.yml")
+	require.ErrorContains(t, app.CheckConfig(t.Context(), app.Options{ConfigFile: "absent.yml"}), "absent.yml")
 }
 
 // Not parallel, because the signal reaches every collector of the process.

@@ -228,7 +228,8 @@ func (s *setup) options() app.Options {
 func (s *setup) start(t *testing.T) *instance {
 	t.Helper()
 	logs := &logBuffer{}
-	a := app.New(s.options(), slog.New(slog.NewTextHandler(logs, nil)))
+	a, err := app.New(s.options(), slog.New(slog.NewTextHandler(logs, nil)))
+	require.NoError(t, err)
 	require.NoError(t, a.Listen())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -7,79 +7,95 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-	"github.com/prometheus/prometheus/config"
+
+	"github.com/tocsin-rules/tocsin/collector"
 )
 
 const (
-	// watchPoll is how often the file is compared even if the system reports
-	// no change, as some network file systems don't.
+	// watchPoll is how often the configuration is compared even if nobody
+	// reports a change, as some network file systems don't, and how often one
+	// that is not good enough is tried again: the files that it names may have
+	// come.
 	watchPoll = 15 * time.Second
-	// watchSettle is how long a file must be left alone before it is read, so
-	// that it isn't read half-written.
+	// watchSettle is how long a configuration must be left alone before it is
+	// read, so that it isn't read half-written.
 	watchSettle = 200 * time.Millisecond
 )
 
-// fileWatch notices that a configuration file, or a file of scrape
-// configurations that it names, has other content than before.
-type fileWatch struct {
-	file   string
-	logger *slog.Logger
+// watch notices that a configuration is another one than before.
+type watch struct {
+	source collector.Source
+	// events tell that something may have changed.
+	events <-chan struct{}
 	last   string
 }
 
-// newFileWatch takes the content that the file has now as the known one.
-func newFileWatch(file string, logger *slog.Logger) *fileWatch {
-	w := &fileWatch{file: file, logger: logger}
-	w.last = w.fingerprint()
-	return w
+// newWatch takes what is there now as known.
+func newWatch(s collector.Source, events <-chan struct{}) *watch {
+	return &watch{source: s, events: events, last: s.Fingerprint()}
 }
 
-// run calls changed for every change until ctx ends.
-func (w *fileWatch) run(ctx context.Context, changed func()) error {
+// run calls changed for every change until ctx ends, and unchanged for every
+// poll that finds none.
+func (w *watch) run(ctx context.Context, changed, unchanged func()) {
 	poll := time.NewTicker(watchPoll)
 	defer poll.Stop()
 	settle := time.NewTimer(watchSettle)
 	defer settle.Stop()
-	events, stop := w.subscribe()
-	defer stop()
 	for {
+		polled := false
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-events:
+			return
+		case <-w.events:
 			settle.Reset(watchSettle)
 			continue
 		case <-poll.C:
+			polled = true
 		case <-settle.C:
 		}
-		if now := w.fingerprint(); now != w.last {
+		now := w.source.Fingerprint()
+		switch {
+		case now != w.last:
 			w.last = now
 			changed()
+		case polled:
+			unchanged()
 		}
 	}
 }
 
-// subscribe watches the directory, because a mounted ConfigMap changes by the
+// fileEvents watches the directory, because a mounted ConfigMap changes by the
 // replacement of a link beside the file. Where the system has no watch left to
 // give, polling has to do.
-func (w *fileWatch) subscribe() (<-chan fsnotify.Event, func()) {
+func fileEvents(ctx context.Context, file string, logger *slog.Logger) <-chan struct{} {
 	fw, err := fsnotify.NewWatcher()
 	if err == nil {
-		err = fw.Add(filepath.Dir(w.file))
+		err = fw.Add(filepath.Dir(file))
 	}
 	if err != nil {
-		w.logger.Warn("configuration file is polled, watching it failed", "file", w.file, "err", err)
-		return nil, func() {}
+		logger.Warn("configuration file is polled, watching it failed", "file", file, "err", err)
+		return nil
 	}
-	return fw.Events, func() { _ = fw.Close() }
+	events := make(chan struct{}, 1)
+	go func() {
+		defer func() { _ = fw.Close() }()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-fw.Events:
+				notify(events)
+			}
+		}
+	}()
+	return events
 }
 
-// fingerprint is empty for a file that can't be read; its reload then says
-// why.
-func (w *fileWatch) fingerprint() string {
-	sum, err := config.GenerateChecksum(w.file)
-	if err != nil {
-		return ""
+// notify does not wait for whoever is told.
+func notify(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
 	}
-	return sum
 }

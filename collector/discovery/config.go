@@ -22,6 +22,9 @@ import (
 	"github.com/prometheus/prometheus/discovery"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/rest"
+
+	"github.com/tocsin-rules/tocsin/kubeapi"
 )
 
 // NodeVariable stands, in the field of a selector, for the name of the node
@@ -161,4 +164,17 @@ func (c *Config) NewDiscoverer(opts discovery.DiscovererOptions) (discovery.Disc
 		d.informers = append(d.informers, c.informer(client, namespace, m))
 	}
 	return d, nil
+}
+
+// client reaches the API server as the configuration says; with nothing said
+// as a pod does, by its service account.
+func (c *Config) client() (*rest.RESTClient, error) {
+	if c.APIServer.URL == nil {
+		return kubeapi.NewClient(c.KubeconfigFile)
+	}
+	transport, err := config.NewRoundTripperFromConfig(c.HTTPClientConfig, "kubernetes_sd")
+	if err != nil {
+		return nil, fmt.Errorf("access to Kubernetes: %w", err)
+	}
+	return kubeapi.ClientFor(&rest.Config{Host: c.APIServer.String(), Transport: transport})
 }

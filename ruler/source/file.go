@@ -67,18 +67,18 @@ func ReadFile(path string, maxBytes int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readAtMost(f, path, maxBytes)
-}
-
-func readAtMost(r io.Reader, path string, maxBytes int64) ([]byte, error) {
-	content, err := io.ReadAll(io.LimitReader(r, maxBytes+1))
+	content, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(content)) > maxBytes {
-		return nil, fmt.Errorf("rule file %s has more than max-file-bytes (%d)", path, maxBytes)
+		return nil, tooLarge(path, maxBytes)
 	}
 	return content, nil
+}
+
+func tooLarge(path string, maxBytes int64) error {
+	return fmt.Errorf("rule file %s has more than max-file-bytes (%d)", path, maxBytes)
 }
 
 // settle records the outcome of a load.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tocsin-rules/tocsin/kubeapi"
 )
 
 // File is a rule file that was found.
@@ -71,7 +73,7 @@ func (l listing) hides(path string) bool {
 	})
 }
 
-func list(roots []string, followers []*follower, maxFiles int) listing {
+func list(roots []string, followers []*kubeapi.ConfigMaps, maxFiles int) listing {
 	l := &lister{maxFiles: maxFiles, seen: map[string]bool{}}
 	for _, root := range roots {
 		l.root(filepath.Clean(root))
@@ -193,8 +195,8 @@ func (l *lister) file(s scope, path string, info os.FileInfo) {
 }
 
 // configMaps takes the files in the ConfigMaps of one selector.
-func (l *lister) configMaps(f *follower) {
-	files, err := f.files()
+func (l *lister) configMaps(f *kubeapi.ConfigMaps) {
+	files, err := configMapFiles(f)
 	for _, file := range files {
 		l.take(f.String(), file)
 	}

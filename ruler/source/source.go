@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tocsin-rules/tocsin/kubeapi"
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 )
 
@@ -122,7 +123,7 @@ type Loader struct {
 	reload chan struct{}
 	// changed tells that a follower has something new.
 	changed   chan struct{}
-	followers []*follower
+	followers []*kubeapi.ConfigMaps
 
 	mu     sync.Mutex
 	files  map[string]*file
@@ -147,7 +148,7 @@ func New(cfg Config, logger *slog.Logger) (*Loader, error) {
 		faults:  map[string]FileError{},
 	}
 	for _, m := range cfg.ConfigMaps {
-		f, err := newFollower(m, logger, l.changed)
+		f, err := kubeapi.Follow(kubeapi.Selection(m), l.noteChange, logger)
 		if err != nil {
 			return nil, fmt.Errorf("ConfigMaps with %s: %w", m.LabelSelector, err)
 		}
@@ -156,12 +157,20 @@ func New(cfg Config, logger *slog.Logger) (*Loader, error) {
 	return l, nil
 }
 
+// noteChange tells Run that there is something new, without waiting for it.
+func (l *Loader) noteChange() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
 // Incomplete is an error as long as there are ConfigMaps that were never read,
 // so that nobody knows what groups there are.
 func (l *Loader) Incomplete() error {
 	var errs []error
 	for _, f := range l.followers {
-		if err := f.unread(); err != nil {
+		if err := f.Unread(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", f, err))
 		}
 	}

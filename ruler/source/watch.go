@@ -26,7 +26,7 @@ func (l *Loader) Run(ctx context.Context, deliver func(Snapshot)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, f := range l.followers {
-		following.Go(func() { f.run(ctx) })
+		following.Go(func() { f.Run(ctx) })
 	}
 	return l.loop(ctx, w, deliver)
 }

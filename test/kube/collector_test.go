@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/tocsin-rules/tocsin/collector/app"
 	"github.com/tocsin-rules/tocsin/collector/discovery"
+	"github.com/tocsin-rules/tocsin/kubeapi"
 	"github.com/tocsin-rules/tocsin/test/kube"
 	"github.com/tocsin-rules/tocsin/web/server"
 )
@@ -41,7 +43,8 @@ func collect(t *testing.T, o app.Options) string {
 	t.Helper()
 	o.Node, o.StoragePath = "n1", t.TempDir()
 	o.HTTP = server.Config{ListenAddress: "127.0.0.1:0", EnableLifecycle: true}
-	a := app.New(o, slog.New(slog.DiscardHandler))
+	a, err := app.New(o, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
 	require.NoError(t, a.Listen())
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -172,4 +175,74 @@ func TestACollectorWatchesThePodsOfItsNodeOnceForAllJobs(t *testing.T) {
 	require.NoError(t, c.Admin().CoreV1().Pods("shop").Delete(t.Context(), "app07-n1", metav1.DeleteOptions{GracePeriodSeconds: &now}))
 	want = slices.Delete(want, 7, 8)
 	require.Eventually(t, func() bool { return slices.Equal(want, healthy(t, url)) }, settle, 100*time.Millisecond)
+}
+
+// configMap is one of those that the operator writes for collectors.
+func configMap(name, key, content string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"monitoring.googleapis.com/config": "collector"}},
+		Data:       map[string]string{key: content},
+	}
+}
+
+func TestACollectorsConfigurationComesFromConfigMaps(t *testing.T) {
+	t.Parallel()
+	c := kube.Start(t)
+	kubeconfig := c.ServiceAccount("gmp-system", "collector", mayReadConfigMaps())
+	c.GrantEverywhere("gmp-system", "collector", mayReadPodsAndNodes())
+	port := exporter(t)
+	for _, app := range []string{"a", "b", "c"} {
+		runPod(t, c, "shop", app, "n1", port)
+	}
+	admin := c.Admin()
+	url := collect(t, app.Options{
+		ConfigMaps: kubeapi.Selection{LabelSelector: "monitoring.googleapis.com/config=collector"},
+		Kubeconfig: kubeconfig,
+	})
+	scraped := func(want ...string) {
+		t.Helper()
+		for i, app := range want {
+			want[i] = fmt.Sprintf("PodMonitoring/shop/%[1]s/web/%[1]s-n1", app)
+		}
+		require.Eventually(t, func() bool { return slices.Equal(want, healthy(t, url)) }, settle, 100*time.Millisecond, "%v", want)
+	}
+	ask := func(path string) string {
+		resp, err := http.Get(url + path)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return string(body)
+	}
+
+	require.Eventually(t, func() bool { return strings.Contains(ask("/-/ready"), "none has the key config.yaml") }, settle, 100*time.Millisecond)
+	apply(t, admin, "gmp-system", create(configMap("collector-0", "scrape.yaml", "scrape_configs:"+podJob("a"))))
+	zipped := configMap("collector-1", "", "")
+	zipped.Data, zipped.BinaryData = nil, map[string][]byte{"scrape.yaml": compressed(t, "scrape_configs:"+podJob("b"))}
+	apply(t, admin, "gmp-system", create(zipped))
+	apply(t, admin, "gmp-system", create(configMap("collector", "config.yaml", "global: {external_labels: {cluster: east}}")))
+	scraped("a", "b")
+
+	bad := "\n- {job_name: PodMonitoring/shop/bad/web, scrape_intervall: 1s}"
+	apply(t, admin, "gmp-system", update(configMap("collector-0", "scrape.yaml", "scrape_configs:"+podJob("a")+podJob("c")+bad)))
+	scraped("a", "b", "c")
+	require.Contains(t, ask("/metrics"), "tocsin_collector_refused_scrape_configs 1")
+
+	// The base is at fault: everything stays, also while the API server is away.
+	apply(t, admin, "gmp-system", update(configMap("collector", "config.yaml", "global: {external_labels: 7}")))
+	require.Eventually(t, func() bool { return strings.Contains(ask("/metrics"), "prometheus_config_last_reload_successful 0") }, settle, 100*time.Millisecond)
+	c.StopAPIServer()
+	scraped("a", "b", "c")
+	c.StartAPIServer()
+	apply(t, admin, "gmp-system", update(configMap("collector", "config.yaml", "global: {external_labels: {cluster: west}}")))
+	apply(t, admin, "gmp-system", update(configMap("collector-0", "scrape.yaml", "scrape_configs:"+podJob("c"))))
+	scraped("b", "c")
+	require.Contains(t, ask("/metrics"), "tocsin_collector_refused_scrape_configs 0")
+	require.Contains(t, ask("/api/v1/status/config"), "cluster: west")
+
+	var watches []string
+	for _, w := range c.OpenWatches("gmp-system", "collector") {
+		watches = append(watches, w.Resource)
+	}
+	require.Subset(t, []string{"pods", "configmaps"}, watches)
 }

@@ -23,6 +23,9 @@ func Run(args []string, s command.Streams) int {
 func Flags(f command.Flagger) command.Process {
 	var o app.Options
 	f.Flag("config.file", "Configuration in Prometheus' format.").Default("collector.yml").StringVar(&o.ConfigFile)
+	f.Flag("config.map-selector", "Label selector of ConfigMaps that hold the configuration, in place of --config.file: the base under the key config.yaml of one, "+
+		"more scrape configs under the keys scrape.yaml.").PlaceHolder("LABEL=VALUE").StringVar(&o.ConfigMaps.LabelSelector)
+	f.Flag("config.map-namespace", "Namespace of these ConfigMaps. Default: that of the pod.").StringVar(&o.ConfigMaps.Namespace)
 	check := f.Flag("check-config", "Check the configuration, say what is wrong with it, and end.").Bool()
 	f.Flag("node.name", "Node that this collector runs on, for $(NODE_NAME) in selectors of kubernetes_sd_configs.").Envar("NODE_NAME").StringVar(&o.Node)
 	f.Flag("kubeconfig", "How to reach the Kubernetes API. Default: as a pod does, by its service account.").StringVar(&o.Kubeconfig)
@@ -30,7 +33,7 @@ func Flags(f command.Flagger) command.Process {
 	command.WebFlags(f, &o.HTTP, "0.0.0.0:19120")
 	return func(ctx context.Context, logger *slog.Logger) error {
 		if *check {
-			return app.CheckConfig(o)
+			return app.CheckConfig(ctx, o)
 		}
 		return app.Run(ctx, o, logger)
 	}

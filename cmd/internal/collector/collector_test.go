@@ -24,7 +24,7 @@ scrape_configs:
 	var out, errs bytes.Buffer
 	status := Run([]string{"--check-config", "--config.file=" + file}, command.Streams{Stdout: &out, Stderr: &errs})
 	require.Equal(t, command.ExitFailed, status)
-	require.Contains(t, errs.String(), "collector: check configuration file")
+	require.Contains(t, errs.String(), "collector: load configuration file")
 	require.Contains(t, errs.String(), "missing.pem")
 	require.NotContains(t, errs.String(), "NODE_NAME")
 }
