@@ -99,6 +99,7 @@ var directions = []direction{
 var notInCollector = []string{
 	module + "ruler", module + "evaluator", module + "alerting", module + "backend", module + "sharding", module + "operator",
 	"sigs.k8s.io/controller-runtime", "k8s.io/client-go/kubernetes", "k8s.io/client-go/informers", "github.com/prometheus/prometheus/discovery/kubernetes",
+	"github.com/prometheus/prometheus/rules", "github.com/prometheus/prometheus/web",
 	"github.com/thanos-io/promql-engine", "github.com/hashicorp/memberlist",
 }
 
@@ -109,6 +110,7 @@ func TestCollectorLinksOnlyWhatItNeeds(t *testing.T) {
 	require.NoError(t, err)
 	deps := strings.Fields(string(out))
 	require.Contains(t, deps, module+"collector/discovery")
+	require.NotContains(t, deps, "github.com/prometheus/prometheus/promql", "its parser is enough")
 	for _, dep := range deps {
 		for _, not := range notInCollector {
 			not = strings.TrimSuffix(not, "/")

@@ -2,7 +2,7 @@
 // through which it is watched and reloaded, and what makes it reload.
 //
 //	SIGHUP, POST /-/reload, change of the source ──▶ collector.Reload
-//	/api/v1/targets, /api/v1/status/*             ──▶ Prometheus' API over the collector
+//	/api/v1/targets, /api/v1/status/*, /targets   ──▶ collector/status
 //	/metrics, /-/healthy, /-/ready                ──▶ web/server
 //
 // It parses no flags and never exits the process. Run blocks; an App is used
@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tocsin-rules/tocsin/collector"
+	"github.com/tocsin-rules/tocsin/collector/status"
 	"github.com/tocsin-rules/tocsin/kubeapi"
 	"github.com/tocsin-rules/tocsin/web/server"
 )
@@ -114,7 +115,7 @@ func New(opts Options, logger *slog.Logger) (*App, error) {
 	}, collector.Deps{Logger: logger, Registry: reg})
 	a.server = server.New(opts.HTTP, reg, a.collector.Ready, logger)
 	a.server.HandleLifecycle("/-/reload", http.HandlerFunc(a.handleReload))
-	registerAPI(a, reg)
+	status.New(a.statusDeps()).Register(a.server)
 	return a, nil
 }
 

@@ -58,11 +58,6 @@ type Config struct {
 	TSDB v1.TSDBAdminStats
 	Dir  string
 
-	// Scraper answers for targets; it is asked anew for every request.
-	Scraper func() Scraper
-	// GlobalURL says how targets on loopback are called from elsewhere.
-	GlobalURL v1.GlobalURLOptions
-
 	// Settings are shown in /api/v1/status/config; secrets in it are not.
 	Settings func() config.Config
 	// Flags are shown in /api/v1/status/flags.
@@ -76,21 +71,12 @@ type Config struct {
 	Registry *prometheus.Registry
 }
 
-// Scraper is a scrape manager.
-type Scraper interface {
-	v1.ScrapePoolsRetriever
-	v1.TargetRetriever
-}
-
 func (c Config) withDefaults() Config {
 	if c.Exemplars == nil {
 		c.Exemplars = nothing{}
 	}
 	if c.TSDB == nil {
 		c.TSDB = nothing{}
-	}
-	if c.Scraper == nil {
-		c.Scraper = func() Scraper { return nothing{} }
 	}
 	if c.Settings == nil {
 		c.Settings = func() config.Config { return config.DefaultConfig }
@@ -114,12 +100,12 @@ func New(c Config) http.Handler {
 		c.Queryable,
 		c.Appendable,
 		c.Exemplars,
-		func(context.Context) v1.ScrapePoolsRetriever { return c.Scraper() },
-		func(context.Context) v1.TargetRetriever { return c.Scraper() },
+		func(context.Context) v1.ScrapePoolsRetriever { return nothing{} },
+		func(context.Context) v1.TargetRetriever { return nothing{} },
 		func(context.Context) v1.AlertmanagerRetriever { return nothing{} },
 		c.Settings,
 		c.Flags,
-		c.GlobalURL,
+		v1.GlobalURLOptions{},
 		c.whenReady,
 		c.TSDB,
 		c.Dir,
