@@ -141,7 +141,7 @@ func (b *BackendConfig) UnmarshalYAML(unmarshal func(any) error) error {
 
 // Validate reports every fault.
 func (c Config) Validate() error {
-	errs := []error{plan.Validate(c.backends()), c.Limits.validate()}
+	errs := []error{plan.Validate(c.PlanBackends()), c.Limits.validate()}
 	for _, bound := range []struct {
 		name  string
 		value int64
@@ -270,11 +270,14 @@ func (g GRPCConfig) validate() error {
 	return g.TLS.Validate(g.Address)
 }
 
-// backends are the backends as the planner sees them.
-func (c Config) backends() []plan.Backend {
+// PlanBackends are the backends as the planner sees them.
+func (c Config) PlanBackends() []plan.Backend {
 	list := make([]plan.Backend, len(c.Backends))
 	for i, b := range c.Backends {
-		list[i] = plan.Backend{Name: b.Name, Partition: labels.FromMap(b.PartitionLabels), Virtual: b.Virtual, Shares: b.GRPC != nil}
+		list[i] = plan.Backend{
+			Name: b.Name, Partition: labels.FromMap(b.PartitionLabels), Virtual: b.Virtual,
+			Shares: b.GRPC != nil, ReadDelay: time.Duration(b.ReadDelay),
+		}
 	}
 	return list
 }

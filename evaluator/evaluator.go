@@ -51,8 +51,6 @@ type Evaluator struct {
 	foldings memory[*plan.Folding]
 	plans    memory[*plan.Plan]
 	tenants  tenants
-	// late are the partitions of backends with a read delay.
-	late []labels.Labels
 }
 
 // New returns an evaluator. It reads certificates and secrets but opens no
@@ -63,16 +61,13 @@ func New(cfg Config, logger *slog.Logger, reg prometheus.Registerer) (*Evaluator
 	}
 	e := &Evaluator{
 		cfg:      cfg,
-		backends: cfg.backends(),
-		metrics:  newMetrics(reg, cfg.backends()),
+		backends: cfg.PlanBackends(),
+		metrics:  newMetrics(reg, cfg.PlanBackends()),
 		local:    newEngines(cfg, logger, prometheus.WrapRegistererWithPrefix("tocsin_evaluator_", reg)),
 	}
 	endpoints := remote.NewMetrics(reg)
 	readers := make([]*remote.Reader, len(cfg.Backends))
 	for i, b := range cfg.Backends {
-		if b.ReadDelay > 0 {
-			e.late = append(e.late, e.backends[i].Partition)
-		}
 		replicas := remote.NewReplicas(remote.ReplicasConfig{Name: b.Name, Connect: connector(cfg, b)}, logger, endpoints)
 		if err := replicas.SetTargets(b.fixed()); err != nil {
 			return nil, fmt.Errorf("backend %q: %w", b.Name, err)

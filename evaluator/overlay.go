@@ -19,28 +19,17 @@ func (e *Evaluator) covered(expr parser.Expr, recorded []promql.Sample) []promql
 	if len(recorded) == 0 {
 		return nil
 	}
-	selectors := readBy(expr)
+	selectors := plan.Selectors(expr)
 	return slices.DeleteFunc(slices.Clone(recorded), func(s promql.Sample) bool {
 		return !e.delayed(s.Metric) || !slices.ContainsFunc(selectors, func(ms []*labels.Matcher) bool { return selects(ms, s.Metric) })
 	})
 }
 
-// readBy returns the matchers of all that an expression reads. The function info
-// reads series that no selector names, so it counts as reading anything.
-func readBy(expr parser.Expr) [][]*labels.Matcher {
-	selectors := parser.ExtractSelectors(expr)
-	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-		if call, ok := n.(*parser.Call); ok && call.Func.Name == "info" {
-			selectors = append(selectors, nil)
-		}
-		return nil
-	})
-	return selectors
-}
-
 // delayed tells whether a series is at a backend with a read delay.
 func (e *Evaluator) delayed(metric labels.Labels) bool {
-	return slices.ContainsFunc(e.late, func(partition labels.Labels) bool { return strayLabel(partition, metric) == "" })
+	return slices.ContainsFunc(e.backends, func(b plan.Backend) bool {
+		return b.ReadDelay > 0 && strayLabel(b.Partition, metric) == ""
+	})
 }
 
 func selects(ms []*labels.Matcher, metric labels.Labels) bool {

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -21,19 +22,22 @@ type Cost struct {
 	Samples uint64 `json:"samples"`
 	// Bytes is the size of the answer on the wire; 0 if unknown.
 	Bytes int `json:"bytes,omitempty"`
-	// Seconds is the time of the whole request. One request to a backend may
-	// carry all its fragments of a batch.
+	// Seconds is, of a fragment, how long the backend was at work on it, or,
+	// if the backend did not say, the time of the request that carried it; of
+	// raw series, the time until all were read.
 	Seconds float64 `json:"seconds"`
 	Error   string  `json:"error,omitempty"`
 }
 
 // BackendCost is what a backend was asked in all.
 type BackendCost struct {
-	Requests  int     `json:"requests"`
-	Fragments int     `json:"fragments"`
-	Samples   uint64  `json:"samples"`
-	Bytes     int     `json:"bytes"`
-	Seconds   float64 `json:"seconds"`
+	Requests  int    `json:"requests"`
+	Fragments int    `json:"fragments"`
+	Samples   uint64 `json:"samples"`
+	Bytes     int    `json:"bytes"`
+	// Seconds is the time of the requests, in which fragments may have been run
+	// side by side.
+	Seconds float64 `json:"seconds"`
 }
 
 // Result is what a rule's expression evaluated to.
@@ -156,8 +160,9 @@ func (m *measurement) add(backend int, c Cost) {
 	b.Cost.Bytes += c.Bytes
 }
 
+// costOf is that of a fragment whose request took some time.
 func costOf(r remote.Result, took time.Duration) Cost {
-	c := Cost{Series: seriesIn(r.Value), Samples: r.SamplesRead, Bytes: r.Bytes, Seconds: took.Seconds()}
+	c := Cost{Series: seriesIn(r.Value), Samples: r.SamplesRead, Bytes: r.Bytes, Seconds: cmp.Or(r.Took, took).Seconds()}
 	if r.Err != nil {
 		c.Error = r.Err.Error()
 	}

@@ -28,6 +28,9 @@ type Rule struct {
 	Expr parser.Expr
 	// Scope are the labels that every selector of Expr is restricted to.
 	Scope labels.Labels
+	// Reads are the names of the rules of its group, which it may be one of,
+	// whose samples it may read.
+	Reads []string
 	// Batch tells who is evaluated together: rules for which it is equal.
 	Batch Batch
 }
@@ -71,6 +74,8 @@ type Backend struct {
 	Name            string            `json:"name"`
 	PartitionLabels map[string]string `json:"partitionLabels"`
 	Virtual         bool              `json:"virtual,omitempty"`
+	// ReadDelaySeconds is the longest time after which a write is visible.
+	ReadDelaySeconds float64 `json:"readDelaySeconds,omitempty"`
 	// Cost sums up what an analysis asked of the backend.
 	Cost *BackendCost `json:"cost,omitempty"`
 }
@@ -92,6 +97,8 @@ type RuleReport struct {
 	// could be but for a reason.
 	Fold  *Fold `json:"fold,omitempty"`
 	Apart *Note `json:"apart,omitempty"`
+	// Overlay is set if what the rule reads may not be visible yet.
+	Overlay *Overlay `json:"overlay,omitempty"`
 	// Result is there after an analysis.
 	Result *Result `json:"result,omitempty"`
 }
@@ -235,7 +242,9 @@ func (b *builder) batch(planner Planner, slot time.Time, rules []Rule, members [
 func describe(backends []plan.Backend) []Backend {
 	list := make([]Backend, len(backends))
 	for i, p := range backends {
-		list[i] = Backend{Name: p.Name, PartitionLabels: p.Partition.Map(), Virtual: p.Virtual}
+		list[i] = Backend{
+			Name: p.Name, PartitionLabels: p.Partition.Map(), Virtual: p.Virtual, ReadDelaySeconds: p.ReadDelay.Seconds(),
+		}
 	}
 	return list
 }
@@ -270,6 +279,7 @@ func (b *builder) rule(r Rule, q plan.QueryPlan) RuleReport {
 		shown.Error = q.Err.Error()
 	default:
 		shown.Tree = b.node(q.Local)
+		shown.Overlay = b.overlay(r)
 	}
 	return shown
 }

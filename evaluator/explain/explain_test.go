@@ -2,8 +2,10 @@ package explain
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,10 +13,12 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
+	"github.com/tocsin-rules/tocsin/evaluator/remote"
 )
 
 // planner plans as the evaluator does, over fixed backends.
@@ -31,8 +35,9 @@ func (p planner) Folding(queries []plan.Query) *plan.Folding {
 
 // TestReports runs the scripts in testdata. Their commands:
 //
-//	backends          one a line: NAME [virtual] cluster value
-//	explain [json] [only=GROUP]    one rule a line: GROUP/NAME[/STAGE] = EXPR;
+//	backends          one a line: NAME [virtual] [delay=DURATION] cluster value
+//	explain [json] [only=GROUP]    one rule a line: GROUP/NAME[/STAGE[/READS]] = EXPR,
+//	                  where READS are names of rules of the group with commas between;
 //	                  rules of a group ns:X are scoped to the namespace X
 func TestReports(t *testing.T) {
 	t.Parallel()
@@ -68,7 +73,12 @@ func parseBackends(input string) planner {
 	var backends planner
 	for line := range strings.Lines(input) {
 		words := strings.Fields(line)
-		b := plan.Backend{Name: words[0], Virtual: len(words) > 1 && words[1] == "virtual"}
+		b := plan.Backend{Name: words[0], Virtual: slices.Contains(words, "virtual")}
+		for _, word := range words {
+			if delay, ok := strings.CutPrefix(word, "delay="); ok {
+				b.ReadDelay, _ = time.ParseDuration(delay)
+			}
+		}
 		cluster := words[len(words)-1]
 		b.Partition = labels.FromStrings("cluster", strings.Trim(cluster, `"`))
 		backends = append(backends, b)
@@ -95,6 +105,9 @@ func parseRules(t *testing.T, input string) []Rule {
 			r.Batch.Stage, err = strconv.Atoi(parts[2])
 			require.NoError(t, err)
 		}
+		if len(parts) > 3 {
+			r.Reads = strings.Split(parts[3], ",")
+		}
 		rules = append(rules, r)
 	}
 	return rules
@@ -113,8 +126,8 @@ func TestEveryReasonHasAMeaning(t *testing.T) {
 // What a member answers is what its client prints.
 func TestAReportSurvivesEncoding(t *testing.T) {
 	t.Parallel()
-	rules := parseRules(t, "g/a = sum(x) / quantile(0.9, x)\ng/b = info(y)\ng/c = max_over_time(sum(x)[5m:1m])")
-	r := Explain(parseBackends("east \"east\"\nwest virtual \"west\""), time.Unix(3600, 0).UTC(), rules)
+	rules := parseRules(t, "g/a = sum(x) / quantile(0.9, x)\ng/b = info(y)\ng/c = max_over_time(sum(x)[5m:1m])\ng/d/1/a = a")
+	r := Explain(parseBackends("east delay=1500ms \"east\"\nwest virtual \"west\""), time.Unix(3600, 0).UTC(), rules)
 	body, err := json.Marshal(r)
 	require.NoError(t, err)
 	var decoded Report
@@ -133,6 +146,36 @@ func TestCostsAreShown(t *testing.T) {
 	} {
 		require.Equal(t, want, c.String())
 	}
+}
+
+// TestAFragmentHasItsOwnTime: one request may carry many.
+func TestAFragmentHasItsOwnTime(t *testing.T) {
+	t.Parallel()
+	r := Explain(parseBackends(`east "east"`), time.Unix(3600, 0).UTC(), parseRules(t, "g/a = x\ng/b = y\ng/c = z"))
+	m := measurement{report: r}
+	m.enter([]int{0, 1, 2})
+	at := r.Fragments[0].key.window
+	m.Answered(
+		[]plan.Fragment{{Expr: "x", Window: at}, {Expr: "y", Window: at}, {Expr: "z", Window: at}},
+		[]remote.Result{
+			{Value: promql.Vector{{}, {}}, SamplesRead: 7, Took: 2 * time.Millisecond},
+			{Value: promql.Vector{}, Took: 30 * time.Millisecond},
+			{Err: errors.New("away")},
+		}, time.Second)
+	require.Equal(t, `backends
+  east  {cluster="east"} (requests 1, fragments 3, samples 7, bytes 0, 1s)
+
+group g
+recording a
+  x
+  east: x (2 series, 7 samples, 2ms)
+recording b
+  y
+  east: y (0 series, 0 samples, 30ms)
+recording c
+  z
+  east: z (failed after 1s: away)
+`, r.String())
 }
 
 func TestMain(m *testing.M) {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/tocsin-rules/tocsin/evaluator/plan"
 )
 
 // shownSharers is the number of rules that are named where more share a
@@ -46,11 +48,14 @@ func (t *text) backends() {
 		width = max(width, len(b.Name))
 	}
 	for _, b := range t.report.Backends {
-		virtual := ""
+		marks := ""
 		if b.Virtual {
-			virtual = " (virtual)"
+			marks = " (virtual)"
 		}
-		t.line("  ", "%-*s  %s%s%s", width, b.Name, labels.FromMap(b.PartitionLabels), virtual, b.Cost.String())
+		if b.ReadDelaySeconds > 0 {
+			marks += fmt.Sprintf(" (read delay %s)", seconds(b.ReadDelaySeconds))
+		}
+		t.line("  ", "%-*s  %s%s%s", width, b.Name, labels.FromMap(b.PartitionLabels), marks, b.Cost.String())
 	}
 }
 
@@ -87,6 +92,10 @@ func (t *text) rule(i int) {
 	if n := r.Apart; n != nil {
 		t.line("  ", "not evaluated as one with rules that differ only in their tenant")
 		t.line("    ", "%s: %s", n.Reason, n.Meaning)
+	}
+	if o := r.Overlay; o != nil {
+		t.line("  ", "evaluated from raw series while what its group has recorded may not be visible")
+		t.line("    ", "%s: reads %s; writes show late at %s", plan.ReasonOverlay, strings.Join(o.Rules, ", "), strings.Join(o.Backends, ", "))
 	}
 	t.result(r.Result)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -26,6 +27,9 @@ type Backend struct {
 	// Shares means that the backend evaluates what the fragments of a batch have
 	// in common once, so that nothing is saved by making an answer of others.
 	Shares bool
+	// ReadDelay is the longest time after which a sample that was acknowledged
+	// is visible to queries. Plans do not depend on it.
+	ReadDelay time.Duration
 }
 
 // Holds tells whether the backend can have series that all matchers accept,
@@ -37,6 +41,19 @@ func (b Backend) Holds(matchers []*labels.Matcher) bool {
 		}
 	}
 	return true
+}
+
+// Selectors returns the matchers of all that an expression reads. The function
+// info reads series that no selector names, so it counts as reading anything.
+func Selectors(expr parser.Expr) [][]*labels.Matcher {
+	selectors := parser.ExtractSelectors(expr)
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if call, ok := n.(*parser.Call); ok && call.Func.Name == "info" {
+			selectors = append(selectors, nil)
+		}
+		return nil
+	})
+	return selectors
 }
 
 // Validate reports every fault of a set of backends that would make answers

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"gopkg.in/yaml.v3"
 
@@ -23,8 +22,8 @@ import (
 var _ explain.Planner = (*Config)(nil)
 
 // LoadBackends reads a file with nothing but a list of backends, as the
-// section of that name in the configuration: name, partition_labels and
-// virtual suffice to plan with. Rules are instantiated for every partition.
+// section of that name in the configuration: name, partition_labels, virtual
+// and read_delay suffice to plan with. Rules are instantiated for every partition.
 func LoadBackends(file string) (*Config, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
@@ -64,20 +63,14 @@ func (c *Config) Folding(queries []plan.Query) *plan.Folding {
 	return plan.NewFolding(queries, c.planBackends())
 }
 
-func (c *Config) planBackends() []plan.Backend {
-	list := make([]plan.Backend, len(c.Backends))
-	for i, b := range c.Backends {
-		list[i] = plan.Backend{Name: b.Name, Partition: labels.FromMap(b.PartitionLabels), Virtual: b.Virtual}
-	}
-	return list
-}
+func (c *Config) planBackends() []plan.Backend { return c.Evaluator().PlanBackends() }
 
 // ExplainedRules are the rules of groups in the batches that a member which
 // owns all of the groups evaluates them in.
 func ExplainedRules(groups []rule.Group) []explain.Rule {
 	var rules []explain.Rule
 	for _, g := range groups {
-		stageOf := make([]int, len(g.Rules))
+		reads, stageOf := readsOwn(g), make([]int, len(g.Rules))
 		stages, _ := rule.Stages(g)
 		for stage, members := range stages {
 			for _, i := range members {
@@ -86,12 +79,30 @@ func ExplainedRules(groups []rule.Group) []explain.Rule {
 		}
 		for i, r := range g.Rules {
 			rules = append(rules, explain.Rule{
-				Group: g.Key, Name: r.Name(), Type: ruleType(r), Expr: r.Expr, Scope: g.Scope,
+				Group: g.Key, Name: r.Name(), Type: ruleType(r), Expr: r.Expr, Scope: g.Scope, Reads: reads[i],
 				Batch: explain.Batch{Slots: slots(g), Offset: g.QueryOffset, Stage: stageOf[i]},
 			})
 		}
 	}
 	return rules
+}
+
+// readsOwn are, for each rule of a group, the names of the rules of the group
+// that it may read, whatever their order.
+func readsOwn(g rule.Group) [][]string {
+	prints := make([]rule.Footprint, len(g.Rules))
+	for i, r := range g.Rules {
+		prints[i] = rule.NewFootprint(r, g.Scope)
+	}
+	names := make([][]string, len(g.Rules))
+	for i, reader := range prints {
+		for j, other := range prints {
+			if reader.ReadsFrom(other) {
+				names[i] = append(names[i], g.Rules[j].Name())
+			}
+		}
+	}
+	return names
 }
 
 func ruleType(r rule.Rule) string {

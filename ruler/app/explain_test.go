@@ -54,6 +54,34 @@ spec:
 	require.Contains(t, report.String(), "west: sum(x)\n", "a virtual backend is asked without its partition labels")
 }
 
+func TestRulesThatReadLateWritesOfTheirGroupAreTold(t *testing.T) {
+	t.Parallel()
+	cfg, err := LoadBackends(backendsFile(t, "- {name: east, partition_labels: {cluster: east}, read_delay: 15s}\n- {name: west, partition_labels: {cluster: west}}"))
+	require.NoError(t, err)
+	groups, errs := rule.Parse("r.yml", []byte(`
+groups:
+- name: g
+  rules:
+  - {record: one, expr: sum by (cluster) (x)}
+  - {record: two, expr: 'one{cluster="east"} * 2'}
+  - {record: three, expr: 'one{cluster="west"} * 2'}
+  - {record: four, expr: one or four offset 1m}
+  - {record: five, expr: 'y'}
+`), cfg.RuleOptions())
+	require.Empty(t, errs)
+	report := explain.Explain(cfg, time.Unix(0, 0), ExplainedRules(groups))
+	want := []*explain.Overlay{
+		nil,
+		{Rules: []string{"one"}, Backends: []string{"east"}},
+		nil,
+		{Rules: []string{"one", "four"}, Backends: []string{"east"}},
+		nil,
+	}
+	for i, r := range report.Rules {
+		require.Equal(t, want[i], r.Overlay, r.Name)
+	}
+}
+
 func TestFaultsOfAListOfBackends(t *testing.T) {
 	t.Parallel()
 	for content, want := range map[string]string{
