@@ -70,7 +70,10 @@ func openScraping(path string, rs *remote.Storage, deps Deps) (*pipeline, error)
 		return nil, errors.Join(err, log.Close())
 	}
 	scraper, err := scrape.NewManager(
-		&scrape.Options{DiscoveryReloadInterval: model.Duration(discoveryInterval)},
+		&scrape.Options{
+			DiscoveryReloadInterval:           model.Duration(discoveryInterval),
+			EnableStartTimestampZeroIngestion: true,
+		},
 		deps.Logger.With("component", "scrape manager"), logging.NewJSONFileLogger, gate, deps.Registry)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make scrape manager: %w", err), log.Close())
