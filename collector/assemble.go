@@ -26,25 +26,20 @@ func sameErrors(a, b []ConfigError) bool {
 type assembly struct {
 	*config.Config
 
-	place    Place
+	terms    Terms
 	document map[string]string // that a scrape config is from, by job
 	refused  []ConfigError
 }
 
-// Place is where a collector runs: the name of its Kubernetes node, empty
-// outside of Kubernetes, and the kubeconfig to reach the API with where a
-// configuration does not say how, empty to do as a pod does.
-type Place struct{ Node, Kubeconfig string }
-
 // assemble makes one configuration of documents. A fault of the base is an
 // error, which reports all faults at once. A scrape config of a part that is at
 // fault is refused alone: it stays as it was before, or is left out.
-func assemble(docs Documents, place Place, before *assembly, logger *slog.Logger) (*assembly, error) {
-	base, err := loadBase(docs, place, logger)
+func assemble(docs Documents, terms Terms, before *assembly, logger *slog.Logger) (*assembly, error) {
+	base, err := loadBase(docs, terms, logger)
 	if err != nil {
 		return nil, err
 	}
-	a := &assembly{Config: base, place: place, document: map[string]string{}}
+	a := &assembly{Config: base, terms: terms, document: map[string]string{}}
 	for _, sc := range base.ScrapeConfigs {
 		a.document[sc.JobName] = docs.Base.Name
 	}
@@ -78,7 +73,7 @@ func (a *assembly) add(c candidate, document string) error {
 	if err := c.config.Validate(a.GlobalConfig); err != nil {
 		return err
 	}
-	if err := errors.Join(a.place.put(c.config), validateScrape(c.config)); err != nil {
+	if err := errors.Join(a.terms.impose(c.config), validateScrape(c.config)); err != nil {
 		return err
 	}
 	if other, known := a.document[c.job]; known {

@@ -36,7 +36,7 @@ func TestAFaultyScrapeConfigOfAPartIsRefusedAlone(t *testing.T) {
 	t.Parallel()
 	before, err := load(documents{
 		"[{job_name: x, scrape_interval: 10s}, {job_name: y, scrape_interval: 10s}]", "[{job_name: z, scrape_interval: 10s}]",
-	}, Place{}, nil, slog.New(slog.DiscardHandler))
+	}, Terms{}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Empty(t, before.refused)
 	require.Equal(t, map[string]string{"base": "1m", "x": "10s", "y": "10s", "z": "10s"}, intervals(before))
@@ -86,7 +86,7 @@ func TestAFaultyScrapeConfigOfAPartIsRefusedAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			after, err := load(tc.parts, Place{}, before, slog.New(slog.DiscardHandler))
+			after, err := load(tc.parts, Terms{}, before, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			tc.jobs["base"] = "1m"
 			require.Equal(t, tc.jobs, intervals(after))
@@ -94,9 +94,9 @@ func TestAFaultyScrapeConfigOfAPartIsRefusedAlone(t *testing.T) {
 			require.Len(t, after.refused, 1)
 			require.Equal(t, tc.pool, after.refused[0].Pool)
 			require.ErrorContains(t, after.refused[0].Err, tc.err)
-			require.ErrorContains(t, CheckConfig(tc.parts, Place{}), tc.err)
+			require.ErrorContains(t, CheckConfig(tc.parts, Terms{}), tc.err)
 
-			repaired, err := load(documents{"[]", "[" + good + "]"}, Place{}, after, slog.New(slog.DiscardHandler))
+			repaired, err := load(documents{"[]", "[" + good + "]"}, Terms{}, after, slog.New(slog.DiscardHandler))
 			require.NoError(t, err)
 			require.Empty(t, repaired.refused)
 			require.Equal(t, map[string]string{"base": "1m", "z": "20s"}, intervals(repaired))
@@ -106,7 +106,7 @@ func TestAFaultyScrapeConfigOfAPartIsRefusedAlone(t *testing.T) {
 
 func TestAJobThatMovesFromPartToPartMayBeInBoth(t *testing.T) {
 	t.Parallel()
-	a, err := load(documents{"[{job_name: x}]", "[{job_name: x}]"}, Place{}, nil, slog.New(slog.DiscardHandler))
+	a, err := load(documents{"[{job_name: x}]", "[{job_name: x}]"}, Terms{}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	require.Empty(t, a.refused)
 	require.Equal(t, map[string]string{"base": "1m", "x": "1m"}, intervals(a))

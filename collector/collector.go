@@ -44,7 +44,7 @@ type Config struct {
 	// AwaitSource makes Run wait, as long as it takes, for a configuration that
 	// is good enough to begin with; otherwise a faulty one ends it.
 	AwaitSource bool
-	Place       Place
+	Terms       Terms
 	// StoragePath is the directory of the write-ahead log. It is created if
 	// missing and locked while the collector runs.
 	StoragePath string
@@ -139,7 +139,7 @@ func (c *Collector) Run(ctx context.Context) error {
 // waits.
 func (c *Collector) firstConfig(ctx context.Context) (*assembly, error) {
 	for {
-		conf, err := load(c.cfg.Source, c.cfg.Place, nil, c.deps.Logger)
+		conf, err := load(c.cfg.Source, c.cfg.Terms, nil, c.deps.Logger)
 		if err == nil || !c.cfg.AwaitSource {
 			return conf, err
 		}
@@ -168,7 +168,7 @@ func (c *Collector) Reload() error {
 		}
 		return c.Ready()
 	}
-	conf, err := load(c.cfg.Source, c.cfg.Place, cur.conf, c.deps.Logger)
+	conf, err := load(c.cfg.Source, c.cfg.Terms, cur.conf, c.deps.Logger)
 	if err == nil {
 		err = c.replace(cur, conf)
 	}

@@ -8,16 +8,12 @@ import (
 
 	commonconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/config"
-	promdiscovery "github.com/prometheus/prometheus/discovery"
 	"github.com/prometheus/prometheus/storage/remote"
-
-	"github.com/tocsin-rules/tocsin/collector/discovery"
 )
 
-// CheckConfig says whether a collector at that place would run the
-// configuration as it is. The error reports all faults at once.
-func CheckConfig(s Source, place Place) error {
-	a, err := load(s, place, nil, slog.New(slog.DiscardHandler))
+// CheckConfig says whether a collector would run the configuration as it is. The error reports all faults at once.
+func CheckConfig(s Source, terms Terms) error {
+	a, err := load(s, terms, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -29,12 +25,12 @@ func CheckConfig(s Source, place Place) error {
 }
 
 // load reads the configuration that follows before, which is nil at first.
-func load(s Source, place Place, before *assembly, logger *slog.Logger) (*assembly, error) {
+func load(s Source, terms Terms, before *assembly, logger *slog.Logger) (*assembly, error) {
 	docs, err := s.Documents()
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", s, err)
 	}
-	a, err := assemble(docs, place, before, logger)
+	a, err := assemble(docs, terms, before, logger)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", s, err)
 	}
@@ -44,7 +40,7 @@ func load(s Source, place Place, before *assembly, logger *slog.Logger) (*assemb
 // loadBase parses the base and checks it whole: the syntax, the files of scrape
 // configurations that it names, and that every HTTP client it describes can be
 // built, which reads the certificates that it names.
-func loadBase(docs Documents, place Place, logger *slog.Logger) (*config.Config, error) {
+func loadBase(docs Documents, terms Terms, logger *slog.Logger) (*config.Config, error) {
 	conf, err := config.Load(string(docs.Base.Content), logger)
 	if err != nil {
 		return nil, err
@@ -54,7 +50,7 @@ func loadBase(docs Documents, place Place, logger *slog.Logger) (*config.Config,
 	scrapes, err := conf.GetScrapeConfigs()
 	errs = append(errs, err)
 	for _, sc := range scrapes {
-		if err := errors.Join(place.put(sc), validateScrape(sc)); err != nil {
+		if err := errors.Join(terms.impose(sc), validateScrape(sc)); err != nil {
 			errs = append(errs, fmt.Errorf("scrape config %q: %w", sc.JobName, err))
 		}
 	}
@@ -85,26 +81,6 @@ func unsupported(conf *config.Config) []error {
 func validateScrape(sc *config.ScrapeConfig) error {
 	_, err := commonconfig.NewClientFromConfig(sc.HTTPClientConfig, sc.JobName)
 	return err
-}
-
-// put tells what discovers targets in Kubernetes where the collector runs.
-func (p Place) put(sc *config.ScrapeConfig) error {
-	var errs []error
-	for _, sd := range sc.ServiceDiscoveryConfigs {
-		errs = append(errs, p.putDiscovery(sd))
-	}
-	return errors.Join(errs...)
-}
-
-func (p Place) putDiscovery(sd promdiscovery.Config) error {
-	k, ok := sd.(*discovery.Config)
-	switch {
-	case ok:
-		return k.Place(p.Node, p.Kubeconfig)
-	case sd.Name() == k.Name():
-		return errors.New("kubernetes_sd_configs are understood by the program collector alone")
-	}
-	return nil
 }
 
 // validateRemoteWrites builds every client, because remote.Storage cannot go

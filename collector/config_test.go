@@ -24,7 +24,7 @@ scrape_configs:
 - job_name: web
   tls_config: {ca_file: second.pem}
 `), 0o600))
-	err := CheckConfig(FileSource(file), Place{})
+	err := CheckConfig(FileSource(file), Terms{})
 	for _, want := range []string{file, "tracing", "first.pem", "second.pem", "configured twice"} {
 		require.ErrorContains(t, err, want)
 	}
@@ -40,7 +40,7 @@ remote_write:
 - {url: 'http://a/write', remote_timeout: 2s}
 - {url: 'http://b/write'}
 `), 0o600))
-	conf, err := load(FileSource(file), Place{}, nil, slog.New(slog.DiscardHandler))
+	conf, err := load(FileSource(file), Terms{}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	var keys []string
 	for key := range remoteWrites(conf.Config) {

@@ -46,16 +46,18 @@ func (a *App) refused() []status.ConfigError {
 func (a *App) flags() map[string]string {
 	o := a.opts
 	return map[string]string{
-		"config.file":          o.ConfigFile,
-		"config.map-namespace": o.ConfigMaps.Namespace,
-		"config.map-selector":  o.ConfigMaps.LabelSelector,
-		"kubeconfig":           o.Kubeconfig,
-		"node.name":            o.Node,
-		"storage.path":         o.StoragePath,
-		"web.listen-address":   o.HTTP.ListenAddress,
-		"web.config.file":      o.HTTP.WebConfigFile,
-		"web.enable-lifecycle": strconv.FormatBool(o.HTTP.EnableLifecycle),
-		"web.enable-pprof":     strconv.FormatBool(o.HTTP.EnablePprof),
+		"config.file":            o.ConfigFile,
+		"config.map-namespace":   o.ConfigMaps.Namespace,
+		"config.map-selector":    o.ConfigMaps.LabelSelector,
+		"kubeconfig":             o.Terms.Kubeconfig,
+		"node.name":              o.Terms.Node,
+		"scrape.body-size-limit": o.Terms.BodySizeLimit.String(),
+		"scrape.sample-limit":    strconv.FormatUint(uint64(o.Terms.SampleLimit), 10),
+		"storage.path":           o.StoragePath,
+		"web.listen-address":     o.HTTP.ListenAddress,
+		"web.config.file":        o.HTTP.WebConfigFile,
+		"web.enable-lifecycle":   strconv.FormatBool(o.HTTP.EnableLifecycle),
+		"web.enable-pprof":       strconv.FormatBool(o.HTTP.EnablePprof),
 	}
 }
 

@@ -39,11 +39,8 @@ type Options struct {
 	// ConfigMaps, if it has a selector, is where the configuration is in place
 	// of a file. Its kubeconfig is that of the options.
 	ConfigMaps kubeapi.Selection
-	// Node is the Kubernetes node that it runs on, empty outside of
-	// Kubernetes.
-	Node string
-	// Kubeconfig is how to reach the Kubernetes API, empty as a pod does.
-	Kubeconfig string
+	// Terms are laid down for every scrape config.
+	Terms collector.Terms
 	// StoragePath is the directory of the write-ahead log, used by this
 	// process alone.
 	StoragePath string
@@ -79,10 +76,6 @@ func Run(ctx context.Context, opts Options, logger *slog.Logger) error {
 	return a.Run(ctx)
 }
 
-func (o Options) place() collector.Place {
-	return collector.Place{Node: o.Node, Kubeconfig: o.Kubeconfig}
-}
-
 // CheckConfig says whether a collector would run the configuration as it is.
 // The error reports all faults at once.
 func CheckConfig(ctx context.Context, o Options) error {
@@ -95,7 +88,7 @@ func CheckConfig(ctx context.Context, o Options) error {
 		defer stop()
 		a.configMaps.RunUntilRead(ctx)
 	}
-	return collector.CheckConfig(a.source, o.place())
+	return collector.CheckConfig(a.source, o.Terms)
 }
 
 // New wires a collector process. It opens nothing.
@@ -111,7 +104,7 @@ func New(opts Options, logger *slog.Logger) (*App, error) {
 		version.NewCollector("tocsin"),
 	)
 	a.collector = collector.New(collector.Config{
-		Source: a.source, AwaitSource: a.configMaps != nil, Place: opts.place(), StoragePath: opts.StoragePath,
+		Source: a.source, AwaitSource: a.configMaps != nil, Terms: opts.Terms, StoragePath: opts.StoragePath,
 	}, collector.Deps{Logger: logger, Registry: reg})
 	a.server = server.New(opts.HTTP, reg, a.collector.Ready, logger)
 	a.server.HandleLifecycle("/-/reload", http.HandlerFunc(a.handleReload))
@@ -126,7 +119,7 @@ func (a *App) findSource() error {
 		return nil
 	}
 	selection := a.opts.ConfigMaps
-	selection.KubeconfigFile = a.opts.Kubeconfig
+	selection.KubeconfigFile = a.opts.Terms.Kubeconfig
 	a.changed = make(chan struct{}, 1)
 	maps, err := kubeapi.Follow(selection, func() { notify(a.changed) }, a.logger)
 	if err != nil {

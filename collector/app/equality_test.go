@@ -136,16 +136,18 @@ func equalityCases(t *testing.T) map[string]equalityCase {
 			"# TYPE h histogram\nh_bucket{le=\"1.0\"} 1 # {trace_id=\"z\"} 0.7\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n# EOF\n",
 			"# TYPE gh gaugehistogram\ngh_bucket{le=\"+Inf\"} 1\ngh_gsum 1\ngh_gcount 1\n# EOF\n",
 		)}, ""},
-		"native":            {&scripted{pages: nativeHistograms(t)}, "scrape_native_histograms: true\n  scrape_protocols: [PrometheusProto, OpenMetricsText1.0.0]"},
+		"native":             {&scripted{pages: nativeHistograms(t)}, "scrape_native_histograms: true\n  scrape_protocols: [PrometheusProto, OpenMetricsText1.0.0]"},
 		"native-and-classic": {&scripted{pages: nativeHistograms(t)}, "scrape_native_histograms: true\n  always_scrape_classic_histograms: true\n  scrape_protocols: [PrometheusProto]"},
-		"custom-buckets":    {&scripted{pages: nativeHistograms(t)}, "convert_classic_histograms_to_nhcb: true\n  scrape_native_histograms: true\n  scrape_protocols: [PrometheusProto]"},
-		"exposed-times":     {&scripted{pages: exposed}, ""},
-		"tracked-times":     {&scripted{pages: exposed}, "track_timestamps_staleness: true"},
-		"own-times":         {&scripted{pages: exposed}, "honor_timestamps: false"},
-		"conflicts":         {&scripted{pages: texts(textType, "m{job=\"theirs\",instance=\"i\",zone=\"z\"} 1\n")}, ""},
-		"honored":           {&scripted{pages: texts(textType, "m{job=\"honored\",instance=\"i\",zone=\"z\"} 1\nup 7\n")}, "honor_labels: true"},
-		"relabelled": {&scripted{pages: texts(textType, "a 1\nb{x=\"1\",y=\"2\"} 2\nc 3\n", "b{x=\"1\",y=\"2\"} 4\n")},
-			"metric_relabel_configs:\n  - {source_labels: [__name__], regex: a, action: drop}\n  - {regex: y, action: labeldrop}\n  - {source_labels: [__name__], regex: c, target_label: __name__, replacement: renamed}"},
+		"custom-buckets":     {&scripted{pages: nativeHistograms(t)}, "convert_classic_histograms_to_nhcb: true\n  scrape_native_histograms: true\n  scrape_protocols: [PrometheusProto]"},
+		"exposed-times":      {&scripted{pages: exposed}, ""},
+		"tracked-times":      {&scripted{pages: exposed}, "track_timestamps_staleness: true"},
+		"own-times":          {&scripted{pages: exposed}, "honor_timestamps: false"},
+		"conflicts":          {&scripted{pages: texts(textType, "m{job=\"theirs\",instance=\"i\",zone=\"z\"} 1\n")}, ""},
+		"honored":            {&scripted{pages: texts(textType, "m{job=\"honored\",instance=\"i\",zone=\"z\"} 1\nup 7\n")}, "honor_labels: true"},
+		"relabelled": {
+			&scripted{pages: texts(textType, "a 1\nb{x=\"1\",y=\"2\"} 2\nc 3\n", "b{x=\"1\",y=\"2\"} 4\n")},
+			"metric_relabel_configs:\n  - {source_labels: [__name__], regex: a, action: drop}\n  - {regex: y, action: labeldrop}\n  - {source_labels: [__name__], regex: c, target_label: __name__, replacement: renamed}",
+		},
 		"sample-limit": {&scripted{pages: texts(textType, "a 1\nb 1\n", "a 1\nb 1\nc 1\n", "a 2\n")}, "sample_limit: 2"},
 		"label-limits": {&scripted{pages: texts(textType, "a 1\n", "a{b=\"12345678901\"} 1\n", "a 2\n")}, "label_limit: 10\n  label_value_length_limit: 40"},
 		"body-limit":   {&scripted{pages: texts(textType, "a 1\n", "a 1\n"+strings.Repeat("#", 2000), "a 2\n")}, "body_size_limit: 1KB"},
@@ -226,4 +228,3 @@ func runPrometheus(t *testing.T, binary, config string) {
 		}
 	})
 }
-

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/prometheus/util/teststorage"
 	"github.com/stretchr/testify/require"
 
+	"github.com/tocsin-rules/tocsin/collector"
 	"github.com/tocsin-rules/tocsin/collector/app"
 	"github.com/tocsin-rules/tocsin/web/server"
 )
@@ -196,7 +197,8 @@ type instance struct {
 }
 
 type setup struct {
-	dir string
+	dir   string
+	terms collector.Terms
 }
 
 func newSetup(t *testing.T, config string) *setup {
@@ -219,6 +221,7 @@ func (s *setup) write(t *testing.T, config string) {
 func (s *setup) options() app.Options {
 	return app.Options{
 		ConfigFile:  s.file(),
+		Terms:       s.terms,
 		StoragePath: filepath.Join(s.dir, "data"),
 		HTTP:        server.Config{ListenAddress: "127.0.0.1:0", EnableLifecycle: true},
 	}

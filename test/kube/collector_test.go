@@ -22,6 +22,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tocsin-rules/tocsin/collector"
 	"github.com/tocsin-rules/tocsin/collector/app"
 	"github.com/tocsin-rules/tocsin/collector/discovery"
 	"github.com/tocsin-rules/tocsin/kubeapi"
@@ -41,7 +42,7 @@ func mayReadPodsAndNodes() rbacv1.PolicyRule {
 // collect runs a collector on node n1 until the test ends and returns its URL.
 func collect(t *testing.T, o app.Options) string {
 	t.Helper()
-	o.Node, o.StoragePath = "n1", t.TempDir()
+	o.Terms.Node, o.StoragePath = "n1", t.TempDir()
 	o.HTTP = server.Config{ListenAddress: "127.0.0.1:0", EnableLifecycle: true}
 	a, err := app.New(o, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -156,7 +157,7 @@ func TestACollectorWatchesThePodsOfItsNodeOnceForAllJobs(t *testing.T) {
 		want = append(want, "PodMonitoring/shop/"+app+"/web/"+app+"-n1")
 	}
 	runPod(t, c, "shop", "app00", "n2", port)
-	url := collect(t, app.Options{ConfigFile: writeFile(t, config), Kubeconfig: kubeconfig})
+	url := collect(t, app.Options{ConfigFile: writeFile(t, config), Terms: collector.Terms{Kubeconfig: kubeconfig}})
 	require.Eventually(t, func() bool { return slices.Equal(want, healthy(t, url)) }, settle, 100*time.Millisecond)
 
 	require.ElementsMatch(t, []kube.Request{
@@ -197,7 +198,7 @@ func TestACollectorsConfigurationComesFromConfigMaps(t *testing.T) {
 	admin := c.Admin()
 	url := collect(t, app.Options{
 		ConfigMaps: kubeapi.Selection{LabelSelector: "monitoring.googleapis.com/config=collector"},
-		Kubeconfig: kubeconfig,
+		Terms:      collector.Terms{Kubeconfig: kubeconfig},
 	})
 	scraped := func(want ...string) {
 		t.Helper()

@@ -27,8 +27,12 @@ func Flags(f command.Flagger) command.Process {
 		"more scrape configs under the keys scrape.yaml.").PlaceHolder("LABEL=VALUE").StringVar(&o.ConfigMaps.LabelSelector)
 	f.Flag("config.map-namespace", "Namespace of these ConfigMaps. Default: that of the pod.").StringVar(&o.ConfigMaps.Namespace)
 	check := f.Flag("check-config", "Check the configuration, say what is wrong with it, and end.").Bool()
-	f.Flag("node.name", "Node that this collector runs on, for $(NODE_NAME) in selectors of kubernetes_sd_configs.").Envar("NODE_NAME").StringVar(&o.Node)
-	f.Flag("kubeconfig", "How to reach the Kubernetes API. Default: as a pod does, by its service account.").StringVar(&o.Kubeconfig)
+	f.Flag("node.name", "Node that this collector runs on, for $(NODE_NAME) in selectors of kubernetes_sd_configs.").Envar("NODE_NAME").StringVar(&o.Terms.Node)
+	f.Flag("kubeconfig", "How to reach the Kubernetes API. Default: as a pod does, by its service account.").StringVar(&o.Terms.Kubeconfig)
+	f.Flag("scrape.body-size-limit", "How large an answer of a target may be, uncompressed, where its scrape config has no body_size_limit; 0 is no limit.").
+		Default("128MiB").BytesVar(&o.Terms.BodySizeLimit)
+	f.Flag("scrape.sample-limit", "How many samples an answer of a target may have where its scrape config has no sample_limit; 0 is no limit.").
+		Default("500000").UintVar(&o.Terms.SampleLimit)
 	f.Flag("storage.path", "Directory of the write-ahead log.").Default("data/collector").StringVar(&o.StoragePath)
 	command.WebFlags(f, &o.HTTP, "0.0.0.0:19120")
 	return func(ctx context.Context, logger *slog.Logger) error {
