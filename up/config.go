@@ -26,6 +26,12 @@ type evaluatorFile struct {
 	Clusters  []map[string]string `yaml:"clusters"`
 	Backends  []backendFile       `yaml:"backends"`
 	Alerting  alertingFile        `yaml:"alerting"`
+
+	Collectors collectorsFile `yaml:"collectors"`
+}
+
+type collectorsFile struct {
+	Addresses []string `yaml:"addresses"`
 }
 
 type evaluatorGlobal struct {
@@ -137,6 +143,9 @@ func (l layout) evaluatorFile(d dirs) evaluatorFile {
 	}
 	for _, c := range l.clusters {
 		f.Clusters = append(f.Clusters, partition(c))
+	}
+	for _, a := range l.agents() {
+		f.Collectors.Addresses = append(f.Collectors.Addresses, a.http)
 	}
 	return f
 }

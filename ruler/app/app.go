@@ -32,6 +32,7 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	_ "github.com/prometheus/prometheus/discovery/kubernetes" // Alertmanagers may be found by kubernetes_sd_configs.
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/util/httputil"
 
 	"github.com/tocsin-rules/tocsin/alerting"
 	"github.com/tocsin-rules/tocsin/evaluator"
@@ -45,6 +46,7 @@ import (
 	"github.com/tocsin-rules/tocsin/web"
 	"github.com/tocsin-rules/tocsin/web/promapi"
 	"github.com/tocsin-rules/tocsin/web/server"
+	"github.com/tocsin-rules/tocsin/web/targets"
 )
 
 const (
@@ -255,6 +257,11 @@ func (a *app) newHTTP() error {
 		Engine:  a.evaluator.QueryEngine(), Queryable: a.evaluator.Queryable(),
 		Logger: a.logger,
 	}).Register(a.http)
+	gatherer, err := targets.New(a.cfg.Collectors, a.logger)
+	if err != nil {
+		return err
+	}
+	a.http.Handle("GET "+promapi.Prefix+"/targets", httputil.CompressionHandler{Handler: gatherer})
 	queries := promapi.New(promapi.Config{
 		Engine:    a.evaluator.QueryEngine(),
 		Queryable: a.evaluator.Queryable(),

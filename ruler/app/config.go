@@ -22,6 +22,7 @@ import (
 	"github.com/tocsin-rules/tocsin/ruler/rule"
 	"github.com/tocsin-rules/tocsin/ruler/source"
 	"github.com/tocsin-rules/tocsin/ruler/write"
+	"github.com/tocsin-rules/tocsin/web/targets"
 )
 
 // maxConfigBytes bounds the configuration file.
@@ -41,6 +42,8 @@ type Config struct {
 	// Limits bound what the queries of rules and tenants may cost.
 	Limits   evaluator.Limits `yaml:"limits,omitempty"`
 	Alerting AlertingConfig   `yaml:"alerting,omitempty"`
+	// Collectors are those whose targets /api/v1/targets shows.
+	Collectors targets.Config `yaml:"collectors,omitempty"`
 }
 
 // GlobalConfig holds what applies to all groups.
@@ -160,6 +163,7 @@ func (c *Config) resolve(dir string) {
 	for _, am := range c.Alerting.AlertmanagerConfigs {
 		am.SetDirectory(dir)
 	}
+	c.Collectors.SetDirectory(dir)
 }
 
 func (c *Config) validate() error {
@@ -201,6 +205,9 @@ func (c *Config) validate() error {
 	}
 	if err := alerting.CheckGeneratorURL(c.Global.GeneratorURL); err != nil {
 		errs = append(errs, fmt.Errorf("global: %w", err))
+	}
+	if err := c.Collectors.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("collectors: %w", err))
 	}
 	if err := c.Evaluator().Validate(); err != nil {
 		errs = append(errs, err)

@@ -111,6 +111,7 @@ func (c *Config) needsRestart(next *Config) string {
 		{"rule_files", c.RuleFiles, next.RuleFiles},
 		{"rule_config_maps", c.RuleConfigMaps, next.RuleConfigMaps},
 		{"global", c.Global, next.Global},
+		{"collectors", c.Collectors, next.Collectors},
 	} {
 		if !reflect.DeepEqual(part.old, part.new) {
 			return part.name

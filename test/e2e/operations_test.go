@@ -40,6 +40,9 @@ func TestOperations(t *testing.T) {
 	s.waitShared(0, 1, 2)
 
 	s.waitCollected()
+	t.Log("any member shows the targets of all collectors")
+	s.requireTargets(1)
+
 	t.Log("the rules of a member's configuration are explained and measured")
 	s.requireAnalysis()
 
@@ -94,6 +97,26 @@ func (s *system) waitCollected() {
 			err = fmt.Errorf("clusters with data: %v", v)
 		}
 		return err
+	})
+}
+
+// requireTargets waits until a member shows the targets of both clusters'
+// collectors as healthy, each of which writes one series up.
+func (s *system) requireTargets(i int) {
+	s.t.Helper()
+	eventually(s.t, func() error {
+		targets, err := s.api(i).Targets(s.t.Context())
+		if err != nil {
+			return err
+		}
+		v, err := s.query(0, "count(up{cluster=~'east|west'} == 1)", time.Now())
+		if err != nil {
+			return err
+		}
+		if len(v) != 1 || int(v[0].Value) != len(targets.Active) {
+			return fmt.Errorf("up: %v, targets: %d", v, len(targets.Active))
+		}
+		return nil
 	})
 }
 
