@@ -1,26 +1,72 @@
 package v1
 
-// The keys name a resource in the whole cluster: its kind, its namespace if it
-// has one, and its name. Scrape jobs and scrape pools are named by what they
-// come from, so "PodMonitoring/shop/api/web" is port "web" of the first below.
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// GetKey returns "PodMonitoring/NAMESPACE/NAME".
+// Resource is what all kinds of this package have in common.
+type Resource interface {
+	metav1.Object
+	// GetKey names a resource in the whole cluster: its kind, its namespace if it
+	// has one, and its name. Scrape jobs and scrape pools are named by what they
+	// come from: "PodMonitoring/shop/api/web" is port "web" of PodMonitoring
+	// shop/api.
+	GetKey() string
+	// GetMonitoringStatus is the part of the status that all kinds have. Changes
+	// of it are changes of the resource.
+	GetMonitoringStatus() *MonitoringStatus
+}
+
+var (
+	_ Resource = (*PodMonitoring)(nil)
+	_ Resource = (*ClusterPodMonitoring)(nil)
+	_ Resource = (*ClusterNodeMonitoring)(nil)
+	_ Resource = (*Rules)(nil)
+	_ Resource = (*ClusterRules)(nil)
+	_ Resource = (*GlobalRules)(nil)
+	_ Resource = (*OperatorConfig)(nil)
+)
+
+// GetKey implements Resource.
 func (p *PodMonitoring) GetKey() string { return "PodMonitoring/" + p.Namespace + "/" + p.Name }
 
-// GetKey returns "ClusterPodMonitoring/NAME".
+// GetKey implements Resource.
 func (c *ClusterPodMonitoring) GetKey() string { return "ClusterPodMonitoring/" + c.Name }
 
-// GetKey returns "ClusterNodeMonitoring/NAME".
+// GetKey implements Resource.
 func (c *ClusterNodeMonitoring) GetKey() string { return "ClusterNodeMonitoring/" + c.Name }
 
-// GetKey returns "Rules/NAMESPACE/NAME".
+// GetKey implements Resource.
 func (r *Rules) GetKey() string { return "Rules/" + r.Namespace + "/" + r.Name }
 
-// GetKey returns "ClusterRules/NAME".
+// GetKey implements Resource.
 func (r *ClusterRules) GetKey() string { return "ClusterRules/" + r.Name }
 
-// GetKey returns "GlobalRules/NAME".
+// GetKey implements Resource.
 func (r *GlobalRules) GetKey() string { return "GlobalRules/" + r.Name }
 
-// GetKey returns "OperatorConfig/NAMESPACE/NAME".
+// GetKey implements Resource.
 func (c *OperatorConfig) GetKey() string { return "OperatorConfig/" + c.Namespace + "/" + c.Name }
+
+// GetMonitoringStatus implements Resource.
+func (p *PodMonitoring) GetMonitoringStatus() *MonitoringStatus { return &p.Status.MonitoringStatus }
+
+// GetMonitoringStatus implements Resource.
+func (c *ClusterPodMonitoring) GetMonitoringStatus() *MonitoringStatus {
+	return &c.Status.MonitoringStatus
+}
+
+// GetMonitoringStatus implements Resource.
+func (c *ClusterNodeMonitoring) GetMonitoringStatus() *MonitoringStatus {
+	return &c.Status.MonitoringStatus
+}
+
+// GetMonitoringStatus implements Resource.
+func (r *Rules) GetMonitoringStatus() *MonitoringStatus { return &r.Status.MonitoringStatus }
+
+// GetMonitoringStatus implements Resource.
+func (r *ClusterRules) GetMonitoringStatus() *MonitoringStatus { return &r.Status.MonitoringStatus }
+
+// GetMonitoringStatus implements Resource.
+func (r *GlobalRules) GetMonitoringStatus() *MonitoringStatus { return &r.Status.MonitoringStatus }
+
+// GetMonitoringStatus implements Resource.
+func (c *OperatorConfig) GetMonitoringStatus() *MonitoringStatus { return &c.Status.MonitoringStatus }

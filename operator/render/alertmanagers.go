@@ -88,7 +88,7 @@ func (e *evaluation) secret(field string, sel *corev1.SecretKeySelector) string 
 	if sel == nil {
 		return ""
 	}
-	return e.add(field, SecretKey{Kind: secretKind, Namespace: e.namespace, Name: sel.Name, Key: sel.Key})
+	return e.add(field, SecretKey{Kind: KindSecret, Namespace: e.namespace, Name: sel.Name, Key: sel.Key})
 }
 
 func (e *evaluation) secretOrConfigMap(field string, sel *v1.SecretOrConfigMap) string {
@@ -99,7 +99,7 @@ func (e *evaluation) secretOrConfigMap(field string, sel *v1.SecretOrConfigMap) 
 		e.fail(field, errors.New("secret and configMap exclude each other"))
 		return ""
 	case sel.ConfigMap != nil:
-		return e.add(field+".configMap", SecretKey{Kind: configMapKind, Namespace: e.namespace, Name: sel.ConfigMap.Name, Key: sel.ConfigMap.Key})
+		return e.add(field+".configMap", SecretKey{Kind: KindConfigMap, Namespace: e.namespace, Name: sel.ConfigMap.Name, Key: sel.ConfigMap.Key})
 	default:
 		return e.secret(field+".secret", sel.Secret)
 	}

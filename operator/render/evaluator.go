@@ -85,7 +85,7 @@ func (r *Renderer) Evaluator(alertmanagerPort int32) (Config, error) {
 	e := evaluation{credentials: credentials{scope: onlyNamespace(r.settings.PublicNamespace)}, namespace: r.settings.PublicNamespace}
 	file := evaluatorFile{
 		Global:         e.global(r.config.RuleEvaluation),
-		RuleConfigMaps: []ruleConfigMaps{{Namespace: r.settings.SystemNamespace, LabelSelector: configLabel + "=" + rulesConfig}},
+		RuleConfigMaps: []ruleConfigMaps{{Namespace: r.settings.SystemNamespace, LabelSelector: ConfigLabel + "=" + RulesConfig}},
 		Backends:       e.backends(r.config.Backends),
 		Limits:         e.limits(r.config.RuleEvaluation.Limits),
 	}

@@ -19,10 +19,11 @@ import (
 )
 
 const (
-	// configLabel has the kind of configuration that a ConfigMap holds.
-	configLabel     = "monitoring.googleapis.com/config"
-	collectorConfig = "collector"
-	rulesConfig     = "rules"
+	// ConfigLabel has the kind of configuration that a ConfigMap holds:
+	// CollectorConfig or RulesConfig.
+	ConfigLabel     = "monitoring.googleapis.com/config"
+	CollectorConfig = "collector"
+	RulesConfig     = "rules"
 
 	// maxParts bounds what the names of ConfigMaps make us keep.
 	maxParts = 10_000
@@ -33,7 +34,7 @@ const (
 
 // form is how pieces are stored in a ConfigMap.
 type form interface {
-	// config is the value of configLabel.
+	// config is the value of ConfigLabel.
 	config() string
 	// name is that of a part, number its inverse, -1 for any other name.
 	name(i int) string
@@ -57,8 +58,8 @@ func (p *Parts) configMap(i int) *corev1.ConfigMap {
 // rule-evaluators, as the API server should have it.
 func (c Config) ConfigMap(namespace, name string, gzip bool) *corev1.ConfigMap {
 	label := ""
-	if name == collectorConfig {
-		label = collectorConfig
+	if name == CollectorConfig {
+		label = CollectorConfig
 	}
 	m := newConfigMap(namespace, name, label)
 	setValue(m, "config.yaml", c.Text, gzip)
@@ -69,7 +70,7 @@ func newConfigMap(namespace, name, config string) *corev1.ConfigMap {
 	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	m.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}
 	if config != "" {
-		m.Labels = map[string]string{configLabel: config}
+		m.Labels = map[string]string{ConfigLabel: config}
 	}
 	return m
 }
@@ -87,10 +88,11 @@ func setValue(m *corev1.ConfigMap, key string, value []byte, gzip bool) {
 	}
 }
 
-func sameData(want, got *corev1.ConfigMap) bool {
+// SameConfigMap says whether what the API server has is what it should have.
+func SameConfigMap(want, got *corev1.ConfigMap) bool {
 	return maps.Equal(want.Data, got.Data) &&
 		maps.EqualFunc(want.BinaryData, got.BinaryData, bytes.Equal) &&
-		want.Labels[configLabel] == got.Labels[configLabel]
+		want.Labels[ConfigLabel] == got.Labels[ConfigLabel]
 }
 
 // zipped has no time in it, so that equal texts are equal bytes.
@@ -140,7 +142,7 @@ func unzipped(value []byte) ([]byte, error) {
 // ruleForm has a file in each key.
 type ruleForm struct{}
 
-func (ruleForm) config() string { return rulesConfig }
+func (ruleForm) config() string { return RulesConfig }
 
 func (ruleForm) name(i int) string {
 	if i == 0 {
@@ -188,7 +190,7 @@ const (
 // scrape_config_files.
 type scrapeForm struct{}
 
-func (scrapeForm) config() string    { return collectorConfig }
+func (scrapeForm) config() string    { return CollectorConfig }
 func (scrapeForm) name(i int) string { return fmt.Sprintf("collector-%d", i) }
 
 func (scrapeForm) number(name string) int { return numberAfter(name, "collector-") }

@@ -33,7 +33,7 @@ func FuzzPodMonitoring(f *testing.F) {
 		if err != nil {
 			return
 		}
-		require.Equal(t, []SecretKey{{Kind: secretKind, Namespace: "shop", Name: "s", Key: key}}, piece.Secrets)
+		require.Equal(t, []SecretKey{{Kind: KindSecret, Namespace: "shop", Name: "s", Key: key}}, piece.Secrets)
 		stored := scrapeForm{}.values(map[string]Piece{piece.Key: piece})
 		cfg, err := config.Load(string(stored[scrapeKey]), nil)
 		require.NoError(t, err)

@@ -197,7 +197,7 @@ func (p *Parts) Seen(name string, m *corev1.ConfigMap) {
 	}
 	q := p.parts[i]
 	q.stored = m != nil
-	q.fresh = m != nil && p.wanted(i) && sameData(p.configMap(i), m)
+	q.fresh = m != nil && p.wanted(i) && SameConfigMap(p.configMap(i), m)
 }
 
 func (p *Parts) wanted(i int) bool { return i == 0 || len(p.parts[i].pieces) > 0 }

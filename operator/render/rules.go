@@ -85,7 +85,7 @@ func (r *Renderer) rulePiece(kind string, meta metav1.ObjectMeta, spec v1.RulesS
 	if err := encoder.Encode(file); err != nil {
 		return Piece{}, err
 	}
-	name := ruleFileName(kind, meta)
+	name := RuleFile(kind, meta.Namespace, meta.Name)
 	if err := r.checkRules(name, text.Bytes()); err != nil {
 		return Piece{}, err
 	}
@@ -138,16 +138,15 @@ func (r *Renderer) clusters() []labels.Labels {
 	return []labels.Labels{r.place}
 }
 
-// ruleFileName is unique among all resources, since neither names nor
-// namespaces have underscores. The name is cut where it would be too long for
-// the key of a ConfigMap.
-func ruleFileName(kind string, meta metav1.ObjectMeta) string {
+// RuleFile is the key of the piece of a rules object. It is unique among all
+// resources, since neither names nor namespaces have underscores. The name is
+// cut where it would be too long for the key of a ConfigMap.
+func RuleFile(kind, namespace, name string) string {
 	prefix := strings.ToLower(kind) + "__"
-	if meta.Namespace != "" {
-		prefix += meta.Namespace + "__"
+	if namespace != "" {
+		prefix += namespace + "__"
 	}
 	const suffix = ".yaml"
-	name := meta.Name
 	if room := maxKeyLength - len(prefix) - len(suffix); len(name) > room {
 		hash := fmt.Sprintf("__%x", sha256.Sum256([]byte(name)))[:18]
 		name = name[:room-len(hash)] + hash

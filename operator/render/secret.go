@@ -15,13 +15,14 @@ const (
 	// maxKeyLength is Kubernetes' bound for a key of a Secret or ConfigMap.
 	maxKeyLength = 253
 
-	secretKind    = "secret"
-	configMapKind = "configmap"
+	// KindSecret and KindConfigMap are where keys are.
+	KindSecret    = "secret"
+	KindConfigMap = "configmap"
 )
 
 // SecretKey names one key of a Secret, or of a ConfigMap, that programs need.
 type SecretKey struct {
-	// Kind is "secret" or "configmap".
+	// Kind is KindSecret or KindConfigMap.
 	Kind string
 	// Namespace and Name are those of the object, Key is the key in it.
 	Namespace, Name, Key string
@@ -69,7 +70,7 @@ func isAlphanumeric(c rune) bool {
 func parseSecretPath(path string) (SecretKey, bool) {
 	file, ok := strings.CutPrefix(path, secretsDir)
 	parts := strings.SplitN(file, "_", 4)
-	if !ok || len(parts) != 4 || parts[0] != secretKind && parts[0] != configMapKind {
+	if !ok || len(parts) != 4 || parts[0] != KindSecret && parts[0] != KindConfigMap {
 		return SecretKey{}, false
 	}
 	return SecretKey{Kind: parts[0], Namespace: parts[1], Name: parts[2], Key: parts[3]}, true
@@ -115,7 +116,7 @@ func (c *credentials) file(field string, sel *v1.SecretSelector) string {
 		c.fail(field+".secret", err)
 		return ""
 	}
-	return c.add(field+".secret", SecretKey{Kind: secretKind, Namespace: namespace, Name: sel.Secret.Name, Key: sel.Secret.Key})
+	return c.add(field+".secret", SecretKey{Kind: KindSecret, Namespace: namespace, Name: sel.Secret.Name, Key: sel.Secret.Key})
 }
 
 func (c *credentials) add(field string, key SecretKey) string {

@@ -61,9 +61,16 @@ func (c *Cluster) ServiceAccount(namespace, name string, rules ...rbacv1.PolicyR
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}},
 	}, metav1.CreateOptions{})
 	require.NoError(c.t, err)
-	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	return c.Kubeconfig(namespace, name)
+}
+
+// Kubeconfig is the path of a kubeconfig with a token of a service account.
+func (c *Cluster) Kubeconfig(namespace, account string) string {
+	c.t.Helper()
+	accounts := c.Admin().CoreV1().ServiceAccounts(namespace)
+	token, err := accounts.CreateToken(context.Background(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	require.NoError(c.t, err)
-	return c.kubeconfig(namespace, name, token.Status.Token)
+	return c.kubeconfig(namespace, account, token.Status.Token)
 }
 
 func (c *Cluster) kubeconfig(namespace, user, token string) string {
