@@ -118,8 +118,8 @@ func (s *Server) newExecution(ctx context.Context, batch *pushdownv1.BatchReques
 }
 
 // run runs jobs on a bounded number of workers and encodes what they return.
-// Workers wait for the encoder, so no more results are held in memory than
-// there are workers.
+// Workers wait for the encoder, which waits for the client to read, so no more
+// results are held in memory than there are workers, and the one that is encoded.
 func (x *execution) run(ctx context.Context, enc *encoder) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
