@@ -15,8 +15,9 @@
 //
 // Queries that differ only in their tenant are evaluated together where that
 // is exact, and each alone if that fails, so that none suffers for another.
+// Backends are sent the fragments of that tenant first that asks for the least.
 //
 // The package never writes, never schedules and keeps no state between batches
-// but connections, streams, what tenants owe, and which queries failed together. An Evaluator is
-// safe for concurrent use. The scripts of the planner are in plan/testdata.
+// but connections, streams, plans, what tenants owe, how long fragments took, and
+// which queries failed together. An Evaluator is safe for concurrent use. The scripts of the planner are in plan/testdata.
 package evaluator

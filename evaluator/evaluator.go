@@ -51,6 +51,7 @@ type Evaluator struct {
 	foldings memory[*plan.Folding]
 	plans    memory[*plan.Plan]
 	tenants  tenants
+	work     work
 }
 
 // New returns an evaluator. It reads certificates and secrets but opens no
@@ -307,7 +308,7 @@ func (e *Evaluator) again(ctx context.Context, b batch, outcomes []outcome, reas
 func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
 	p := e.planned(b)
 	e.metrics.planned(p)
-	m := &merge{evaluator: e, batch: b, plan: p, answers: e.ask(ctx, p, b.lookback)}
+	m := &merge{evaluator: e, batch: b, plan: p, answers: e.ask(ctx, p, b)}
 	outcomes := make([]outcome, len(b.queries))
 	permits := make(chan struct{}, runtime.GOMAXPROCS(0))
 	var queries sync.WaitGroup
@@ -352,9 +353,9 @@ func (a *answers) wait(fragments []int) {
 	}
 }
 
-// ask sends every backend its fragments. It does not wait for the answers,
-// which end with ctx at the latest.
-func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, lookback time.Duration) *answers {
+// ask sends every backend its fragments, those of the tenant first that asks for
+// the least. It does not wait for the answers, which end with ctx at the latest.
+func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, of batch) *answers {
 	a := &answers{plan: p, results: make([]remote.Result, len(p.Fragments)), done: make([]chan struct{}, len(e.backends))}
 	byBackend := make([][]int, len(e.backends))
 	for i, f := range p.Fragments {
@@ -363,7 +364,7 @@ func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, lookback time.Duratio
 	for b, indexes := range byBackend {
 		a.done[b] = make(chan struct{})
 		if len(indexes) > 0 {
-			go e.askOne(ctx, a, indexes, lookback)
+			go e.askOne(ctx, a, e.work.order(p, indexes, of.queries), of.lookback)
 		}
 	}
 	return a
@@ -380,6 +381,7 @@ func (e *Evaluator) askOne(ctx context.Context, a *answers, indexes []int, lookb
 	began := time.Now()
 	results := e.clients[b].Execute(ctx, fragments, remote.Options{Lookback: lookback})
 	took := time.Since(began)
+	e.work.add(fragments, results)
 	e.metrics.answered(e.backends[b].Name, results, took)
 	observeAnswer(ctx, fragments, results, took)
 	for n, i := range indexes {

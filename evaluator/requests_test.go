@@ -1,12 +1,15 @@
 package evaluator_test
 
 import (
+	"context"
 	"net"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
@@ -61,8 +64,66 @@ func TestABatchIsOneMessageABackend(t *testing.T) {
 	}
 	want := []string{"count by (cluster) (m)", "m", "min by (cluster) (m)", `sum by (job, cluster) (m{job=~"a|b|c"})`}
 	for cluster, s := range servers {
-		require.Equal(t, [][][]string{{want, want, want}}, s.perStream(), cluster)
+		got := s.perStream()
+		for _, messages := range got {
+			for _, exprs := range messages {
+				slices.Sort(exprs)
+			}
+		}
+		require.Equal(t, [][][]string{{want, want, want}}, got, cluster)
 	}
+}
+
+// TestTheTenantThatAsksForTheLeastComesFirst: at first by the number of its
+// fragments, then by the time that they took.
+func TestTheTenantThatAsksForTheLeastComesFirst(t *testing.T) {
+	t.Parallel()
+	db := promserver.Storage(t)
+	promserver.Append(t, db, []promql.Series{named(labels.FromStrings("cluster", "east", "job", "quick"), "m", []promql.FPoint{{T: slot.UnixMilli(), F: 1}})})
+	server := &requests{}
+	b := backendConfig(t, "east", "east", promserver.Start(t, db, labels.EmptyLabels()))
+	b.GRPC = &evaluator.GRPCConfig{Address: server.serve(t, hanging{db})}
+	cfg := evaluator.DefaultConfig()
+	cfg.Backends = []evaluator.BackendConfig{b}
+	cfg.Limits.Query.Time = model.Duration(2 * time.Second)
+	e, err := evaluator.New(cfg, promslog.NewNopLogger(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, e.Close()) })
+	var queries []evaluator.Query
+	for _, q := range [][2]string{{"quick", "sum(m)"}, {"hangs", "max(m)"}, {"quick", "min(m)"}} {
+		scope := labels.FromStrings("job", q[0])
+		expr, err := plan.Scope(mustParse(t, q[1]), scope)
+		require.NoError(t, err)
+		queries = append(queries, evaluator.Query{Name: q[0], Expr: expr, Scope: scope})
+	}
+	for range 2 {
+		results := e.Evaluate(t.Context(), slot, queries)
+		require.NoError(t, results[0].Err)
+		require.ErrorContains(t, results[1].Err, "limits.query.time")
+		require.NoError(t, results[2].Err)
+	}
+	sum, hangs, minimum := `sum(m{job="quick"})`, `max(m{job="hangs"})`, `min(m{job="quick"})`
+	require.Equal(t, [][][]string{{{hangs, sum, minimum}, {sum, minimum, hangs}}}, server.perStream())
+}
+
+// hanging is a storage that never ends reading what asks for job="hangs".
+type hanging struct{ storage.Queryable }
+
+func (h hanging) Querier(mint, maxt int64) (storage.Querier, error) {
+	q, err := h.Queryable.Querier(mint, maxt)
+	return hangingQuerier{q}, err
+}
+
+type hangingQuerier struct{ storage.Querier }
+
+func (q hangingQuerier) Select(ctx context.Context, sorted bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+	for _, m := range ms {
+		if m.Name == "job" && m.Value == "hangs" {
+			<-ctx.Done()
+			return storage.ErrSeriesSet(promql.ErrQueryCanceled("reading"))
+		}
+	}
+	return q.Querier.Select(ctx, sorted, hints, ms...)
 }
 
 // requests are the messages that a pushdown server has received.
@@ -75,7 +136,7 @@ type requestStream struct {
 	grpc.ServerStream
 
 	requests *requests
-	// messages are the expressions of each, sorted.
+	// messages are the expressions of each, in their order.
 	messages [][]string
 }
 
@@ -117,7 +178,6 @@ func (s *requestStream) RecvMsg(m any) error {
 	for _, f := range m.(*pushdownv1.BatchRequest).GetFragments() {
 		exprs = append(exprs, f.GetExpr())
 	}
-	slices.Sort(exprs)
 	s.requests.mu.Lock()
 	defer s.requests.mu.Unlock()
 	s.messages = append(s.messages, exprs)

@@ -2,7 +2,7 @@
 // rule-evaluators send batches of PromQL fragments over long-lived streams and
 // get typed columns back.
 //
-// The fragments of a batch run side by side, on one read of the storage as far
+// The fragments of a batch run side by side, begun in their order, on one read of the storage as far
 // as they select the same series (package scan), and share what they have in
 // common (package columns); what that does not cover runs on the engine.
 //

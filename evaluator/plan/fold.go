@@ -261,7 +261,7 @@ func (f *batchFolder) one(g foldGroup) (Fold, error) {
 	}
 	name := fmt.Sprintf("%s and %d more", first.Name, len(g.members)-1)
 	return Fold{
-		Query: Query{Name: name, Expr: expr, Limits: first.Limits, Partial: first.Partial}, Label: g.label, Added: carried == added,
+		Query: Query{Name: name, Expr: expr, Folded: true, Limits: first.Limits, Partial: first.Partial}, Label: g.label, Added: carried == added,
 		Template: g.template, Members: g.members,
 	}, nil
 }

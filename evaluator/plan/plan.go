@@ -42,6 +42,8 @@ type Query struct {
 	// Scope are the labels that Scope put into every selector of Expr, if it
 	// did. Queries that differ in the value of one of them may be folded.
 	Scope labels.Labels
+	// Folded means that the query is asked in place of those of several tenants.
+	Folded bool
 	// Limits bound what the query may cost.
 	Limits Limits
 	// Partial means that the answer may lack the data of backends that are

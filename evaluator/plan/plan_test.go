@@ -19,6 +19,7 @@ import (
 //	backends             one a line: NAME [virtual] {partition labels}
 //	plan [start=MS end=MS step=MS] [raw] [alone]   one expression a line
 //	fold [paused] [unscoped]   one a line: {scope} expression, scoped first
+//	order                one a line: TOOK {scope}|folded expression
 //	virtualize {labels}  one expression a line
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -37,6 +38,8 @@ func TestScripts(t *testing.T) {
 				return planScript(t, d, backends)
 			case "fold":
 				return foldScript(t, d, backends)
+			case "order":
+				return orderScript(t, d, backends)
 			case "virtualize":
 				return virtualizeScript(t, d)
 			}
@@ -113,6 +116,34 @@ func foldScript(t *testing.T, d *datadriven.TestData, backends []Backend) string
 		require.Equal(t, fold.Query.Expr.String(), parse(t, fold.Query.Expr.String()).String())
 	}
 	return f.String()
+}
+
+func orderScript(t *testing.T, d *datadriven.TestData, backends []Backend) string {
+	var queries []Query
+	took := map[string]time.Duration{}
+	for line := range strings.Lines(d.Input) {
+		last, rest, _ := strings.Cut(line, " ")
+		text, folded := strings.CutPrefix(rest, "folded ")
+		q := Query{Folded: folded}
+		if !folded {
+			var scope string
+			scope, text, _ = strings.Cut(rest, "} ")
+			q.Scope = parseLabels(t, scope)
+		}
+		q.Expr = parse(t, text)
+		took[q.Expr.String()], _ = time.ParseDuration(last)
+		queries = append(queries, q)
+	}
+	p := New(queries, backends, Options{})
+	all := make([]int, len(p.Fragments))
+	for i := range all {
+		all[i] = i
+	}
+	var out strings.Builder
+	for _, i := range p.Order(all, queries, func(f Fragment) time.Duration { return took[f.Expr] }) {
+		out.WriteString(p.Fragments[i].Expr + "\n")
+	}
+	return out.String()
 }
 
 // requireParses proves that everything that is sent or evaluated means what
