@@ -118,7 +118,7 @@ func TestCollectorLinksOnlyWhatItNeeds(t *testing.T) {
 
 // pure lists the packages that decide and do nothing else. They are driven by
 // scripts and simulations, so they must not know of time, chance or the world.
-var pure = []string{"ruler/rule", "ruler/schedule", "evaluator/plan", "sharding", "sharding/handoff", "alerting/alert", "operator/render"}
+var pure = []string{"ruler/rule", "ruler/schedule", "evaluator/plan", "sharding", "sharding/handoff", "alerting/alert", "operator/render", "operator/migrate"}
 
 var impure = []string{"context", "sync", "log", "log/slog", "os", "net", "net/http", "math/rand", "math/rand/v2", "google.golang.org/grpc", "github.com/hashicorp/memberlist"}
 

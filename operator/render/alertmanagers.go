@@ -72,6 +72,8 @@ func servicePort(port intstr.IntOrString) *relabel.Config {
 }
 
 func (e *evaluation) serviceTLS(field string, in v1.TLSConfig) config.TLSConfig {
+	e.require(field+"keySecret", in.Cert == nil || in.KeySecret != nil)
+	e.require(field+"cert", in.KeySecret == nil || in.Cert != nil)
 	return config.TLSConfig{
 		CAFile:             e.secretOrConfigMap(field+"ca", in.CA),
 		CertFile:           e.secretOrConfigMap(field+"cert", in.Cert),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 
 	"github.com/prometheus/common/config"
 
@@ -46,6 +47,9 @@ func (c *credentials) oauth2(field string, in v1.OAuth2) *config.OAuth2 {
 }
 
 func (c *credentials) tls(field string, in v1.TLS) config.TLSConfig {
+	if (in.Cert == nil) != (in.Key == nil) {
+		c.fail(strings.TrimSuffix(field, "."), errors.New("client cert and key must be both set or both missing"))
+	}
 	return config.TLSConfig{
 		ServerName:         in.ServerName,
 		InsecureSkipVerify: in.InsecureSkipVerify,

@@ -3,9 +3,9 @@
 // one of these on their own, but for those that link less than all of it.
 //
 // It decides nothing about what a process does and holds no state between
-// runs. "rules check" has an exit status of its own in addition to those of
-// all commands. Functions block until the command ends and are called from main
-// only.
+// runs. "rules check" and "migrate" have an exit status of their own in addition
+// to those of all commands. Functions block until the command ends and are
+// called from main only.
 package cli
 
 import (
@@ -36,6 +36,7 @@ func Tocsin(args []string, s command.Streams) int {
 	addUnitTest(p, rules)
 	addBackfill(p, rules)
 	addExplain(p, rules)
+	addMigrate(p)
 	addCluster(p)
 	return p.Run(args)
 }
