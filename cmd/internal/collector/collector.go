@@ -4,7 +4,11 @@ package collector
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/collector/app"
@@ -34,11 +38,35 @@ func Flags(f command.Flagger) command.Process {
 	f.Flag("scrape.sample-limit", "How many samples an answer of a target may have where its scrape config has no sample_limit; 0 is no limit.").
 		Default("500000").UintVar(&o.Terms.SampleLimit)
 	f.Flag("storage.path", "Directory of the write-ahead log.").Default("data/collector").StringVar(&o.StoragePath)
+	ratio := f.Flag("auto-gomemlimit.ratio", "Part of the container's memory limit that the Go runtime tries to stay within, unless GOMEMLIMIT is set; 0 is no such limit.").
+		Default("0.9").Float64()
 	command.WebFlags(f, &o.HTTP, "0.0.0.0:19120")
 	return func(ctx context.Context, logger *slog.Logger) error {
 		if *check {
 			return app.CheckConfig(ctx, o)
 		}
+		if err := limitMemory(*ratio, logger); err != nil {
+			return err
+		}
 		return app.Run(ctx, o, logger)
 	}
+}
+
+// limitMemory makes the garbage collector work harder before the container is
+// killed. Outside of a container there is no limit.
+func limitMemory(ratio float64, logger *slog.Logger) error {
+	if ratio < 0 || ratio > 1 {
+		return fmt.Errorf("--auto-gomemlimit.ratio %v: must be from 0 to 1", ratio)
+	}
+	if ratio == 0 {
+		return nil
+	}
+	_, err := memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(ratio), memlimit.WithProvider(memlimit.FromCgroup))
+	if errors.Is(err, memlimit.ErrNoLimit) || errors.Is(err, memlimit.ErrNoCgroup) || errors.Is(err, memlimit.ErrCgroupsNotSupported) {
+		return nil
+	}
+	if err != nil {
+		logger.Warn("the container's memory limit is not known", "err", err)
+	}
+	return nil
 }

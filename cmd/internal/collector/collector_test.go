@@ -2,6 +2,7 @@ package collector
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,4 +28,12 @@ scrape_configs:
 	require.Contains(t, errs.String(), "collector: load configuration file")
 	require.Contains(t, errs.String(), "missing.pem")
 	require.NotContains(t, errs.String(), "NODE_NAME")
+}
+
+func TestTheMemoryLimitIsAPartOfTheContainers(t *testing.T) {
+	t.Parallel()
+	for _, ratio := range []float64{-0.1, 1.1} {
+		require.ErrorContains(t, limitMemory(ratio, slog.New(slog.DiscardHandler)), "must be from 0 to 1")
+	}
+	require.NoError(t, limitMemory(0, slog.New(slog.DiscardHandler)))
 }
