@@ -71,6 +71,8 @@ type Gatherer struct {
 	cfg    Config
 	client *http.Client
 	logger *slog.Logger
+	// maxBytes bounds the answer of one collector.
+	maxBytes int64
 }
 
 // New returns a Gatherer for a valid configuration. It talks to nobody.
@@ -79,7 +81,7 @@ func New(cfg Config, logger *slog.Logger) (*Gatherer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("collectors: %w", err)
 	}
-	return &Gatherer{cfg: cfg, client: client, logger: logger}, nil
+	return &Gatherer{cfg: cfg, client: client, logger: logger, maxBytes: maxAnswerBytes}, nil
 }
 
 // target is one as a collector shows it, with the name of the collector.
@@ -166,12 +168,12 @@ func (c *Gatherer) ask(ctx context.Context, address string, query url.Values) (a
 	if resp.StatusCode != http.StatusOK {
 		return answer{}, fmt.Errorf("it answered %s", resp.Status)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, c.maxBytes+1))
 	if err != nil {
 		return answer{}, err
 	}
-	if len(body) > maxAnswerBytes {
-		return answer{}, fmt.Errorf("its answer has more than %d bytes; ask for one scrapePool, or for state=active", maxAnswerBytes)
+	if int64(len(body)) > c.maxBytes {
+		return answer{}, fmt.Errorf("its answer has more than %d bytes; ask for one scrapePool, or for state=active", c.maxBytes)
 	}
 	var envelope struct{ Data answer }
 	if err := json.Unmarshal(body, &envelope); err != nil {

@@ -44,6 +44,7 @@ func ask(t *testing.T, addresses []string, query url.Values) (names []string, go
 	t.Helper()
 	c, err := New(Config{Addresses: addresses}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
+	c.maxBytes = 1 << 20
 	rec := httptest.NewRecorder()
 	c.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/api/v1/targets?"+query.Encode(), http.NoBody))
 	require.Equal(t, http.StatusOK, rec.Code)
@@ -90,12 +91,12 @@ func TestACollectorThatDoesNotAnswerIsNamed(t *testing.T) {
 		}): "it answered 503 Service Unavailable",
 		serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }): "its answer is none of a collector's",
 		serve(func(w http.ResponseWriter, _ *http.Request) {
-			for chunk := strings.Repeat(" ", 1<<20); ; {
+			for chunk := strings.Repeat(" ", 1<<12); ; {
 				if _, err := io.WriteString(w, chunk); err != nil {
 					return
 				}
 			}
-		}): "its answer has more than 33554432 bytes",
+		}): "its answer has more than 1048576 bytes",
 	}
 	addresses := []string{newCollector(t, "a", 1, 0), "no-such-host.invalid:1"}
 	for a := range bad {
