@@ -459,7 +459,8 @@ func TestBackfillRecordsWhatMembersWouldHave(t *testing.T) {
 			}
 			cfg, groups := f.load(t)
 			plan := f.job(t, cfg, groups, out)
-			outcome, err := cfg.Backfill(t.Context(), plan, f.options(out, func(backfill.Progress) {}), slog.New(slog.DiscardHandler))
+			logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+			outcome, err := cfg.Backfill(t.Context(), plan, f.options(out, func(backfill.Progress) {}), logger)
 			require.NoError(t, err)
 			require.Equal(t, outcome.Total, outcome.Done)
 			require.Positive(t, outcome.Failed, "series that collide for a while are an error for a while")

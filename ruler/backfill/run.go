@@ -276,6 +276,7 @@ func (r *run) produce(ctx context.Context, m *member, stage []int, slots Steps, 
 }
 
 func (r *run) failed(err error) {
+	r.deps.Logger.Debug("evaluation failed", "err", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outcome.Failed++
