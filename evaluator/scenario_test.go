@@ -306,11 +306,11 @@ func (m moment) ask(t testing.TB, e promql.QueryEngine, data *teststorage.TestSt
 	return q.Exec(ctx)
 }
 
-// arbitrary recognises a choice among counts of values, which are often equal,
+// arbitrary recognises a choice among counts, which are often equal,
 // a choice among what was chosen by its labels' hash, which comes in no order,
 // and equal labels for floats and histograms at a fixed time, of which
 // Prometheus makes one series with two samples.
-var arbitrary = regexp.MustCompile(`(topk|bottomk|limitk).*count_values|limitk.*limit_ratio|label_(join|replace)\((mixed|{__name__=~)[^,]*@`)
+var arbitrary = regexp.MustCompile(`(topk|bottomk|limitk).*count|limitk.*limit_ratio|label_(join|replace)\((mixed|{__name__=~)[^,]*@`)
 
 // undefined tells whether the answer of one Prometheus depends on the order of
 // the series in its storage. whole are storages with different orders, made

@@ -132,12 +132,12 @@ func TestFallbacksAreCountedByReason(t *testing.T) {
 	db := promqltest.LoadedStorage(t, load)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	for reason, expr := range map[string]string{
-		"unimplemented":        "predict_linear(requests_total[5m], scalar(limit{job=\"a\"}))",
-		"sort":                 "sort(up)",
-		"histogram_difference": "latency - latency",
-		"mixed_types":          "rate(mixed[5m])",
-		"not_finite":           "rate(temperature[20m])",
-		"duplicates":           `label_replace(up, "instance", "", "", "")`,
+		"unimplemented": "predict_linear(requests_total[5m], scalar(limit{job=\"a\"}))",
+		"sort":          "sort(up)",
+		"histograms":    "latency - latency",
+		"mixed_types":   "rate(mixed[5m])",
+		"not_finite":    "rate(temperature[20m])",
+		"duplicates":    `label_replace(up, "instance", "", "", "")`,
 	} {
 		reg := prometheus.NewRegistry()
 		e := engine.New(engine.Config{}, reg, promslog.NewNopLogger())

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -35,9 +36,10 @@ const (
 
 // Known once promql-engine has answered; the query then runs again.
 const (
-	// reasonHistogramDifference: promql-engine does not mark the difference of
-	// two native histograms as a gauge.
-	reasonHistogramDifference reason = "histogram_difference"
+	// reasonHistograms: outside of functions of ranges, sums and functions of
+	// histograms, promql-engine computes with native histograms where Prometheus
+	// leaves them out or marks the result as a gauge.
+	reasonHistograms reason = "histograms"
 	// reasonMixedTypes: where a series changes between floats and native
 	// histograms, promql-engine yields wrong samples in place of none.
 	reasonMixedTypes reason = "mixed_types"
@@ -55,15 +57,16 @@ const (
 
 var allReasons = []reason{
 	reasonUnimplemented, reasonExtendedRange, reasonSort, reasonFirst, reasonQuantile, reasonCountValues,
-	reasonHistogramDifference, reasonMixedTypes, reasonNotFinite, reasonDuplicates, reasonNames,
+	reasonHistograms, reasonMixedTypes, reasonNotFinite, reasonDuplicates, reasonNames,
 }
 
 // traits is what matters about an expression for choosing an engine.
 type traits struct {
 	// reason not to run on promql-engine at all.
 	reason reason
-	// subtracts is set if histograms may be subtracted.
-	subtracts bool
+	// histograms is set if an operator of little use for native histograms may
+	// meet some.
+	histograms bool
 	// windows is set if a function reads all samples of a range.
 	windows bool
 	// groups is set if many series may match one.
@@ -87,20 +90,32 @@ func (t *traits) add(node parser.Node) {
 		}
 	case *parser.Call:
 		t.addCall(n)
+	case *parser.UnaryExpr:
+		t.meets(n.Expr)
 	case *parser.AggregateExpr:
+		if n.Op != parser.SUM && n.Op != parser.AVG && n.Op != parser.COUNT {
+			t.meets(n.Expr)
+		}
 		if n.Op == parser.COUNT_VALUES && n.Without && slices.Contains(n.Grouping, n.Param.(*parser.StringLiteral).Val) {
 			t.reason = reasonCountValues
 		}
 	case *parser.MatrixSelector:
 		t.windows = true
 	case *parser.BinaryExpr:
-		t.subtracts = t.subtracts || n.Op == parser.SUB
+		t.meets(n.LHS, n.RHS)
 		m := n.VectorMatching
 		t.groups = t.groups || m != nil && (m.Card == parser.CardManyToOne || m.Card == parser.CardOneToMany)
 	}
 }
 
+// forHistograms are the functions besides those named histogram_... whose
+// answers about native histograms are Prometheus'.
+var forHistograms = []string{"rate", "increase", "delta", "sum_over_time", "avg_over_time", "last_over_time", "count_over_time", "present_over_time"}
+
 func (t *traits) addCall(n *parser.Call) {
+	if !strings.HasPrefix(n.Func.Name, "histogram_") && !slices.Contains(forHistograms, n.Func.Name) {
+		t.meets(n.Args...)
+	}
 	switch n.Func.Name {
 	case "sort", "sort_desc":
 		t.reason = reasonSort
@@ -127,28 +142,34 @@ func (t traits) doubt(res *promql.Result, read *watched) reason {
 		return reasonNames
 	case errors.Is(res.Err, extlabels.ErrDuplicateLabelSet):
 		return reasonDuplicates
-	case res.Err != nil:
-		return ""
-	case t.subtracts && hasHistograms(res.Value):
-		return reasonHistogramDifference
+	case res.Err == nil && t.histograms && read.histograms.Load():
+		return reasonHistograms
 	}
 	return ""
 }
 
-func hasHistograms(v parser.Value) bool {
-	switch v := v.(type) {
-	case promql.Vector:
-		for _, s := range v {
-			if s.H != nil {
-				return true
-			}
-		}
-	case promql.Matrix:
-		for _, s := range v {
-			if len(s.Histograms) > 0 {
-				return true
-			}
-		}
+// meets notes operands of what does not suit histograms.
+func (t *traits) meets(operands ...parser.Expr) {
+	t.histograms = t.histograms || slices.ContainsFunc(operands, mayBeHistograms)
+}
+
+// mayBeHistograms tells whether an expression may yield native histograms.
+func mayBeHistograms(expr parser.Expr) bool {
+	switch e := expr.(type) {
+	case *parser.NumberLiteral, *parser.StringLiteral:
+		return false
+	case *parser.ParenExpr:
+		return mayBeHistograms(e.Expr)
+	case *parser.SubqueryExpr:
+		return mayBeHistograms(e.Expr)
+	case *parser.UnaryExpr:
+		return mayBeHistograms(e.Expr)
+	case *parser.BinaryExpr:
+		return mayBeHistograms(e.LHS) || mayBeHistograms(e.RHS)
+	case *parser.AggregateExpr:
+		return e.Op != parser.COUNT && mayBeHistograms(e.Expr)
+	case *parser.Call:
+		return !strings.HasPrefix(e.Func.Name, "histogram_") && slices.ContainsFunc(e.Args, mayBeHistograms)
 	}
-	return false
+	return true
 }

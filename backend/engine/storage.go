@@ -57,12 +57,12 @@ func (s markedSet) Err() error {
 }
 
 // watched is the storage as one query of promql-engine sees it. It notes
-// whether the query has read a series that changes between floats and native
-// histograms, whether it has read a float that is infinite or not a number, and
+// whether the query has read native histograms, or a series that changes between
+// floats and them, whether it has read a float that is infinite or not a number, and
 // whether one of its selectors has found metrics of several names.
 type watched struct {
 	storage.Queryable
-	mixed, notFinite, names atomic.Bool
+	histograms, mixed, notFinite, names atomic.Bool
 }
 
 // Querier implements storage.Queryable.
@@ -161,6 +161,7 @@ func (it *watchedIterator) AtFloatHistogram(h *histogram.FloatHistogram) (int64,
 func (it *watchedIterator) noteHistogram() {
 	if !it.histograms {
 		it.histograms = true
+		it.query.histograms.Store(true)
 		it.note()
 	}
 }
