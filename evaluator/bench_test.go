@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,6 +82,43 @@ func BenchmarkMerge(b *testing.B) {
 				require.NoError(b, f.evaluator.Evaluate(context.Background(), slot, queries)[0].Err)
 			}
 		})
+	}
+}
+
+// BenchmarkScalars compares scalars that are asked for first with what is done
+// otherwise, as it is for queries that are content with a part of the data.
+func BenchmarkScalars(b *testing.B) {
+	var series []promql.Series
+	for _, p := range partitions {
+		for i := range 3000 {
+			ls := labels.FromMap(map[string]string{"cluster": p.labels["cluster"], "instance": fmt.Sprint(i), "job": fmt.Sprint(i % 50)}).WithoutEmpty()
+			var points []promql.FPoint
+			for n := range int64(10) {
+				points = append(points, promql.FPoint{T: slot.UnixMilli() - 30_000*n, F: float64(i)})
+			}
+			slices.Reverse(points)
+			series = append(series, named(ls, "x", points))
+		}
+	}
+	for _, m := range modes {
+		f := newFleet(b, m, series)
+		for _, expr := range []string{
+			`sum by (job) (x * scalar(avg(x)))`, `x > scalar(max(x)) - 10`, `topk(scalar(count(count by (job) (x))) / 10, x)`,
+			`quantile_over_time(scalar(count(x)) / 1e5, x[5m])`, `max_over_time(x[5m]) * scalar(avg(x)) > 5e6`,
+		} {
+			for _, inlined := range []bool{true, false} {
+				b.Run(fmt.Sprintf("%s/inlined=%t/%s", m, inlined, expr), func(b *testing.B) {
+					queries := []evaluator.Query{{Expr: mustParse(b, expr), Partial: !inlined}}
+					before := counterValue(b, f.registry, "tocsin_evaluator_response_bytes_total", "east")
+					b.ReportAllocs()
+					for b.Loop() {
+						require.NoError(b, f.evaluator.Evaluate(context.Background(), slot, queries)[0].Err)
+					}
+					after := counterValue(b, f.registry, "tocsin_evaluator_response_bytes_total", "east")
+					b.ReportMetric((after-before)/float64(b.N), "east-B/op")
+				})
+			}
+		}
 	}
 }
 

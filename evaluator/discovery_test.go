@@ -90,7 +90,7 @@ backends:
   static_configs: [{targets: ["127.0.0.1:1", %q]}]
   params: {nocache: ["1"]}
 `, host(t, healthy(t).URL.String())))
-	r := evaluate(t, newEvaluator(t, cfg), `sum(gauge)`, `quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge[5m])`)
+	r := evaluate(t, newEvaluator(t, cfg), `sum(gauge)`, `max_over_time(quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge[5m])[1s:1s])`)
 	require.NoError(t, r[0].Err, "the first one is away")
 	require.NoError(t, r[1].Err, "nor are raw series lost")
 	require.Equal(t, "http://127.0.0.1:1/api/v1/write?nocache=1", cfg.Backends[0].WriteURLs()[0])

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -308,15 +307,15 @@ func (e *Evaluator) again(ctx context.Context, b batch, outcomes []outcome, reas
 func (e *Evaluator) once(ctx context.Context, b batch) []outcome {
 	p := e.planned(b)
 	e.metrics.planned(p)
-	m := &merge{evaluator: e, batch: b, plan: p, answers: e.ask(ctx, p, b)}
+	m := newMerge(ctx, e, b, p)
+	m.ask(ctx)
 	outcomes := make([]outcome, len(b.queries))
-	permits := make(chan struct{}, runtime.GOMAXPROCS(0))
 	var queries sync.WaitGroup
 	for i := range outcomes {
 		queries.Go(func() {
-			m.answers.wait(p.Queries[i].Fragments)
-			permits <- struct{}{}
-			defer func() { <-permits }()
+			m.wait(p.Queries[i])
+			m.permits <- struct{}{}
+			defer func() { <-m.permits }()
 			outcomes[i] = m.query(ctx, i)
 			outcomes[i].rolledUp = p.Queries[i].RolledUp
 		})
@@ -336,55 +335,4 @@ func (e *Evaluator) planned(b batch) *plan.Plan {
 		return moved
 	}
 	return plan.New(b.queries, e.backends, b.options)
-}
-
-// answers are the results of a plan's fragments, in their order. Those of a
-// backend are there once its channel is closed.
-type answers struct {
-	plan    *plan.Plan
-	results []remote.Result
-	done    []chan struct{}
-}
-
-// wait returns when all of the given fragments are answered.
-func (a *answers) wait(fragments []int) {
-	for _, f := range fragments {
-		<-a.done[a.plan.Fragments[f].Backend]
-	}
-}
-
-// ask sends every backend its fragments, those of the tenant first that asks for
-// the least. It does not wait for the answers, which end with ctx at the latest.
-func (e *Evaluator) ask(ctx context.Context, p *plan.Plan, of batch) *answers {
-	a := &answers{plan: p, results: make([]remote.Result, len(p.Fragments)), done: make([]chan struct{}, len(e.backends))}
-	byBackend := make([][]int, len(e.backends))
-	for i, f := range p.Fragments {
-		byBackend[f.Backend] = append(byBackend[f.Backend], i)
-	}
-	for b, indexes := range byBackend {
-		a.done[b] = make(chan struct{})
-		if len(indexes) > 0 {
-			go e.askOne(ctx, a, e.work.order(p, indexes, of.queries), of.lookback)
-		}
-	}
-	return a
-}
-
-// askOne gets the answers to some fragments of one backend.
-func (e *Evaluator) askOne(ctx context.Context, a *answers, indexes []int, lookback time.Duration) {
-	fragments := make([]plan.Fragment, len(indexes))
-	for n, i := range indexes {
-		fragments[n] = a.plan.Fragments[i]
-	}
-	b := fragments[0].Backend
-	defer close(a.done[b])
-	began := time.Now()
-	results := e.clients[b].Execute(ctx, fragments, remote.Options{Lookback: lookback})
-	took := time.Since(began)
-	e.work.add(fragments, results)
-	e.metrics.answered(e.backends[b].Name, results, took)
-	observeAnswer(ctx, fragments, results, took)
-	for n, i := range indexes {
-		a.results[i] = e.checked(fragments[n], results[n])
-	}
 }

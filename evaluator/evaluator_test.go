@@ -89,11 +89,12 @@ func TestOneBadBackendFailsWhatNeedsIt(t *testing.T) {
 			e := newEvaluator(t, cfg)
 			r := evaluate(t, e,
 				`sum(gauge)`, `sum(gauge{cluster="east"})`, `gauge{cluster="west"}`, `vector(1)`,
-				`gauge or vector(0)`, `absent(gauge)`, `quantile_over_time(scalar(gauge{cluster="east"}), gauge[5m])`)
+				`gauge or vector(0)`, `absent(gauge)`, `max_over_time(quantile_over_time(scalar(gauge{cluster="east"}), gauge[5m])[1s:1s])`,
+				`gauge{cluster="east"} > scalar(sum(gauge{cluster="west"}))`, `gauge > scalar(sum(gauge{cluster="east"}))`)
 			require.NoError(t, r[1].Err)
 			require.Len(t, r[1].Vector, 1)
 			require.NoError(t, r[3].Err)
-			for _, i := range []int{0, 2, 4, 5} {
+			for _, i := range []int{0, 2, 4, 5, 7, 8} {
 				requireError(t, r[i].Err, tc.kind, "west")
 				require.Nil(t, r[i].Vector)
 			}
@@ -307,5 +308,5 @@ func TestLongRawSeries(t *testing.T) {
 		all = append(all, promql.Series{Metric: labels.FromStrings(labels.MetricName, "long", "cluster", p.labels["cluster"]).WithoutEmpty(), Floats: points})
 	}
 	f := newFleet(t, overHTTP, all)
-	require.Empty(t, f.compare(t, []string{`quantile_over_time(scalar(sum(long)) * 0 + 0.5, long[1m])`, `sum(long)`}, slot))
+	require.Empty(t, f.compare(t, []string{`max_over_time(quantile_over_time(scalar(sum(long)) * 0 + 0.5, long[1m])[1s:1s])`, `quantile_over_time(scalar(sum(long)) * 0 + 0.5, long[1m])`, `sum(long)`}, slot))
 }

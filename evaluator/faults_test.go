@@ -169,7 +169,7 @@ type reached struct {
 
 const (
 	fromWest    = `gauge{cluster="west"}`
-	rawFromWest = `quantile_over_time(scalar(sum(gauge{cluster="east"})) * 0 + 0.5, gauge[5m])`
+	rawFromWest = `max_over_time(quantile_over_time(scalar(sum(gauge{cluster="east"})) * 0 + 0.5, gauge[5m])[1s:1s])`
 )
 
 // ways are the clients that there are.

@@ -43,7 +43,7 @@ func TestLimitsOfOneTenantsQueries(t *testing.T) {
 		}{
 			"series of one backend":    {evaluator.Bounds{Series: 1}, `gauge`, `backend "`},
 			"series of all backends":   {evaluator.Bounds{Series: 4}, `sum by (instance) (gauge)`, "the query takes"},
-			"series fetched raw":       {evaluator.Bounds{Series: 3}, `quantile_over_time(scalar(gauge{cluster="east",instance="0"}), gauge[5m])`, "raw series"},
+			"series fetched raw":       {evaluator.Bounds{Series: 3}, `max_over_time(quantile_over_time(scalar(gauge{cluster="east",instance="0"}), gauge[5m])[1s:1s])`, "raw series"},
 			"bytes":                    {evaluator.Bounds{Bytes: 30}, `gauge`, `backend "`},
 			"samples held here":        {evaluator.Bounds{Samples: 100}, `sum_over_time(vector(1)[10m:1s]) + on () group_left sum(gauge)`, "too many samples"},
 			"time of evaluating here":  {evaluator.Bounds{Time: model.Duration(time.Millisecond)}, `sum_over_time(vector(1)[10m:1ms])`, "the query takes longer"},

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 
 	"github.com/tocsin-rules/tocsin/evaluator/plan"
@@ -34,13 +35,13 @@ type localQuery struct {
 	fault error
 }
 
-func (l *localQuery) run(ctx context.Context, q plan.QueryPlan, o outcome) outcome {
+func (l *localQuery) run(ctx context.Context, expr parser.Expr, o outcome) outcome {
 	if l.limits.Time != 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, l.limits.Time, errTime)
 		defer cancel()
 	}
-	query, err := l.newQuery(ctx, q.Local.String())
+	query, err := l.newQuery(ctx, expr.String())
 	if err != nil {
 		o.err = err
 		return o
@@ -94,6 +95,9 @@ func (q localQuerier) Select(ctx context.Context, sorted bool, hints *storage.Se
 			return storage.ErrSeriesSet(&Error{Kind: KindInternal, Err: fmt.Errorf("site %q is not in the plan", site)})
 		}
 		return m.site(m.plan.Sites[i])
+	}
+	if name, ok := plan.ScalarOf(matchers); ok {
+		return m.scalarSeries(name)
 	}
 	m.evaluator.metrics.selects.Inc()
 	began := time.Now()

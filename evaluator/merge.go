@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -73,7 +74,17 @@ type merge struct {
 	evaluator *Evaluator
 	batch     batch
 	plan      *plan.Plan
-	answers   *answers
+	answers   answers
+	// scalars are parallel to the plan's.
+	scalars []func() outcome
+	// permits bound what is evaluated here at one time.
+	permits chan struct{}
+}
+
+func newMerge(ctx context.Context, e *Evaluator, b batch, p *plan.Plan) *merge {
+	m := &merge{evaluator: e, batch: b, plan: p, permits: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	m.scalars = m.newScalars(ctx)
+	return m
 }
 
 func (m *merge) query(ctx context.Context, i int) outcome {
@@ -104,6 +115,15 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		}
 		o.warnings.Merge(answer.Warnings)
 	}
+	for _, i := range q.Scalars {
+		s := m.scalars[i]()
+		total = total.plus(s.cost)
+		o.cost = o.cost.plus(s.cost.share(len(m.plan.Scalars[i].Consumers)))
+		o.warnings.Merge(s.warnings)
+		if o.err == nil {
+			o.err = s.err
+		}
+	}
 	limits := m.batch.queries[i].Limits
 	if o.err == nil {
 		o.err = total.check(limits)
@@ -116,7 +136,7 @@ func (m *merge) query(ctx context.Context, i int) outcome {
 		return o
 	}
 	local := &localQuery{merge: m, limits: limits, partial: m.batch.queries[i].Partial, recorded: m.batch.recorded[i], cost: total}
-	o = local.run(ctx, q, o)
+	o = local.run(ctx, q.Local, o)
 	o.cost = o.cost.plus(local.fetched)
 	return o
 }

@@ -25,7 +25,12 @@ func (r *recorder) Answered(fragments []plan.Fragment, results []remote.Result, 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, f := range fragments {
-		r.fragments[f.Expr] += len(results[i].Value.(promql.Vector))
+		switch v := results[i].Value.(type) {
+		case promql.Vector:
+			r.fragments[f.Expr] += len(v)
+		case promql.Matrix:
+			r.fragments[f.Expr] += len(v)
+		}
 	}
 }
 
@@ -49,11 +54,11 @@ func TestAnObserverSeesAnswersAndRawSeries(t *testing.T) {
 	ctx := evaluator.Observed(context.Background(), seen)
 	results := f.evaluator.Evaluate(ctx, slot, []evaluator.Query{
 		{Name: "split", Expr: mustParse(t, "sum(m)")},
-		{Name: "raw", Expr: mustParse(t, "quantile_over_time(scalar(sum(m)), m[5m])")},
+		{Name: "raw", Expr: mustParse(t, "max_over_time(quantile_over_time(scalar(sum(m)), m[5m])[1ms:1ms])")},
 	})
 	require.NoError(t, results[0].Err)
 	require.NoError(t, results[1].Err)
-	require.Equal(t, map[string]int{"sum by (cluster) (m)": 2}, seen.fragments)
+	require.Equal(t, map[string]int{"sum by (cluster) (m)": 4}, seen.fragments)
 	require.Len(t, seen.fetches, 1)
 	require.Equal(t, 2, seen.fetches[0].Series)
 	require.EqualValues(t, 4, seen.fetches[0].Samples)

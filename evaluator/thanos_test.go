@@ -91,7 +91,9 @@ var thanosExpressions = []string{
 	`histogram_quantile(0.9, sum(native))`, `histogram_quantile(0.9, sum by (le) (rate(latency_bucket[5m])))`,
 	`quantile(0.5, gauge)`, `stddev(gauge)`, `topk(2, gauge)`, `absent(nothing)`, `nothing`,
 	`max_over_time(sum(gauge)[5m:1m])`, `sum_over_time(sum(special)[5m:30s])`,
-	`quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge[5m])`, `quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, native[5m])`,
+	`quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge[5m])`,
+	`max_over_time(quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge[5m])[1s:1s])`,
+	`max_over_time(quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, native[5m])[1s:1s])`,
 	`label_replace(gauge, "cluster", "x", "job", "a")`, `gauge offset 3m`, `sum(gauge @ 1599999700)`, `timestamp(gauge)`,
 }
 
@@ -114,7 +116,7 @@ func TestThanos(t *testing.T) {
 	require.Empty(t, strings.Join(f.compare(t, exprs, slot.Truncate(time.Second)), "\n"))
 	t.Run("a store is killed", func(t *testing.T) {
 		west.Kill()
-		r := evaluate(t, f.evaluator, `sum(gauge)`, `sum(gauge{cluster="east"})`, `quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge{cluster="west"}[5m])`)
+		r := evaluate(t, f.evaluator, `sum(gauge)`, `sum(gauge{cluster="east"})`, `max_over_time(quantile_over_time(scalar(sum(gauge)) * 0 + 0.5, gauge{cluster="west"}[5m])[1s:1s])`)
 		requireError(t, r[0].Err, evaluator.KindBackend, "west")
 		require.NoError(t, r[1].Err)
 		requireError(t, r[2].Err, evaluator.KindBackend, "west")

@@ -114,6 +114,9 @@ func (m *measurement) enter(members []int) {
 	m.fragments, m.raw = map[fragmentKey]int{}, map[string][]*Node{}
 	for _, i := range members {
 		m.index(m.report.Rules[i].Tree)
+		for _, s := range m.report.Rules[i].Scalars {
+			m.index(s.Tree)
+		}
 	}
 }
 

@@ -68,23 +68,25 @@ func rulesOf(t *testing.T, exprs ...string) []explain.Rule {
 func TestAnAnalysisSaysWhatEachPartCosts(t *testing.T) {
 	t.Parallel()
 	e := newEvaluator(t, prometheusOf(t, "east"), prometheusOf(t, "west"))
-	rules := rulesOf(t, "sum(m)", "quantile_over_time(scalar(sum(m)), m[5m])", `sum(m{cluster="east"})`)
+	rules := rulesOf(t, "sum(m)", "max_over_time(quantile_over_time(scalar(sum(m)), m[5m])[1s:1s])", `sum(m{cluster="east"})`, "count(m < scalar(sum(m)))")
 	r := explain.Analyze(t.Context(), e, slot, rules)
 	require.False(t, r.Failed(), r)
 	require.Empty(t, r.Unplanned)
-	require.Equal(t, []int{1, 4, 1}, []int{r.Rules[0].Result.Series, r.Rules[1].Result.Series, r.Rules[2].Result.Series})
+	for i, want := range []int{1, 4, 1, 1} {
+		require.Equal(t, want, r.Rules[i].Result.Series, rules[i].Name)
+	}
 	for _, f := range r.Fragments {
 		require.NotNil(t, f.Cost, f.Expr)
 		require.Equal(t, 1, f.Cost.Series, f.Expr)
 		require.Positive(t, f.Cost.Bytes)
 		require.Positive(t, f.Cost.Seconds)
 	}
-	raw := r.Rules[1].Tree.Children[1]
+	raw := r.Rules[1].Tree.Children[0].Children[0].Children[1]
 	require.Equal(t, explain.KindRaw, raw.Kind)
 	require.Equal(t, 4, raw.Cost.Series)
 	require.EqualValues(t, 8, raw.Cost.Samples)
 	for _, b := range r.Backends {
-		want := map[string]int{"east": 2, "west": 1}[b.Name]
+		want := map[string]int{"east": 4, "west": 3}[b.Name]
 		require.Equal(t, want, b.Cost.Fragments, b.Name)
 		require.Positive(t, b.Cost.Requests)
 	}

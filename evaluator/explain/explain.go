@@ -92,7 +92,9 @@ type RuleReport struct {
 	// Error says why the rule cannot be planned; Tree is nil then.
 	Error string `json:"error,omitempty"`
 	Tree  *Node  `json:"tree,omitempty"`
-	Notes []Note `json:"notes,omitempty"`
+	// Scalars are asked for before what they are written into.
+	Scalars []Scalar `json:"scalars,omitempty"`
+	Notes   []Note   `json:"notes,omitempty"`
 	// Fold is set if the rule is evaluated as one with others, Apart if it
 	// could be but for a reason.
 	Fold  *Fold `json:"fold,omitempty"`
@@ -101,6 +103,13 @@ type RuleReport struct {
 	Overlay *Overlay `json:"overlay,omitempty"`
 	// Result is there after an analysis.
 	Result *Result `json:"result,omitempty"`
+}
+
+// Scalar is a part of an expression that is one number at the slot. Where it
+// is needed its value stands for {__tocsin_scalar__="its expression"}.
+type Scalar struct {
+	Expr string `json:"expr"`
+	Tree *Node  `json:"tree"`
 }
 
 // Note says why a part of an expression is not pushed down.
@@ -280,6 +289,10 @@ func (b *builder) rule(r Rule, q plan.QueryPlan) RuleReport {
 	default:
 		shown.Tree = b.node(q.Local)
 		shown.Overlay = b.overlay(r)
+		for _, i := range q.Scalars {
+			s := b.plan.Scalars[i]
+			shown.Scalars = append(shown.Scalars, Scalar{Expr: s.Name, Tree: b.node(s.Local)})
+		}
 	}
 	return shown
 }

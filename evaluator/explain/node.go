@@ -87,8 +87,10 @@ func (o *operation) mark(operand parser.Expr) parser.Expr {
 func readsSeries(expr parser.Expr) bool {
 	found := false
 	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-		_, ok := n.(*parser.VectorSelector)
-		found = found || ok
+		if vs, ok := n.(*parser.VectorSelector); ok {
+			_, scalar := plan.ScalarOf(vs.LabelMatchers)
+			found = found || !scalar
+		}
 		return nil
 	})
 	return found

@@ -1,5 +1,7 @@
 package explain
 
+import "slices"
+
 // Only returns the part of a report that is about one group. Rules of other
 // groups that share its fragments remain as names.
 func (r *Report) Only(group string) *Report {
@@ -19,7 +21,12 @@ func (r *Report) Only(group string) *Report {
 		}
 	}
 	for i := range o.Rules {
-		o.Rules[i].Tree = o.Rules[i].Tree.renumbered(moved)
+		r := &o.Rules[i]
+		r.Tree = r.Tree.renumbered(moved)
+		r.Scalars = slices.Clone(r.Scalars)
+		for n, s := range r.Scalars {
+			r.Scalars[n].Tree = s.Tree.renumbered(moved)
+		}
 	}
 	return o
 }

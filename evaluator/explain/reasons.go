@@ -13,6 +13,7 @@ var meanings = map[plan.Reason]string{
 	plan.ReasonParameter:      "a parameter depends on stored series, so it is known only after they have been read",
 	plan.ReasonPartitionLabel: "the expression sets a partition label itself, so a backend's answer could collide with another's",
 	plan.ReasonUnsupported:    "a backend that does not store its partition labels cannot be asked for this exactly",
+	plan.ReasonInlined:        "this scalar is asked for first, in a request of its own, and written as a number into what is pushed down",
 	plan.ReasonShared:         "other rules ask for its parts anyway, so it is made of their answers",
 }
 

@@ -81,6 +81,10 @@ func (t *text) rule(i int) {
 	if r.Tree != nil {
 		t.node(r.Tree, "  ", "  ")
 	}
+	for _, s := range r.Scalars {
+		t.line("  ", "asked for first: %s", s.Expr)
+		t.node(s.Tree, "    ", "    ")
+	}
 	for _, n := range r.Notes {
 		t.line("  ", "not pushed down: %s", n.Expr)
 		t.line("    ", "%s: %s", n.Reason, n.Meaning)

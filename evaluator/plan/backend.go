@@ -80,7 +80,7 @@ func validateBackend(b Backend) error {
 	}
 	b.Partition.Range(func(l labels.Label) {
 		// PromQL's functions drop the labels that describe a metric.
-		if schema.IsMetadataLabel(l.Name) || l.Name == labels.BucketLabel || l.Name == SiteLabel {
+		if schema.IsMetadataLabel(l.Name) || l.Name == labels.BucketLabel || l.Name == SiteLabel || l.Name == ScalarLabel {
 			errs = append(errs, fmt.Errorf("backend %q: %q cannot be a partition label", b.Name, l.Name))
 		}
 	})

@@ -46,6 +46,9 @@ func (s *scanner) facts(expr parser.Expr) facts {
 func (s *scanner) scan(expr parser.Expr) facts {
 	switch e := expr.(type) {
 	case *parser.VectorSelector:
+		if _, ok := ScalarOf(e.LabelMatchers); ok {
+			return facts{}
+		}
 		return facts{reads: true, backends: holders(s.backends, e), separable: true}
 	case *parser.MatrixSelector:
 		return s.facts(e.VectorSelector)

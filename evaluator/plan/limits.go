@@ -31,15 +31,22 @@ func wider[T int64 | time.Duration](a, b T) T {
 	return max(a, b)
 }
 
-// limit gives each fragment the widest limits of the queries that need it: a
+// limit gives each fragment and scalar the widest limits of the queries that need it: a
 // query is not to fail since it shares with one that may cost less.
 func (p *Plan) limit(queries []Query) *Plan {
 	for i := range p.Fragments {
-		f := &p.Fragments[i]
-		f.Limits = queries[f.Consumers[0]].Limits
-		for _, c := range f.Consumers[1:] {
-			f.Limits = f.Limits.widest(queries[c].Limits)
-		}
+		p.Fragments[i].Limits = widest(queries, p.Fragments[i].Consumers)
+	}
+	for i := range p.Scalars {
+		p.Scalars[i].Limits = widest(queries, p.Scalars[i].Consumers)
 	}
 	return p
+}
+
+func widest(queries []Query, consumers []int) Limits {
+	l := queries[consumers[0]].Limits
+	for _, c := range consumers[1:] {
+		l = l.widest(queries[c].Limits)
+	}
+	return l
 }

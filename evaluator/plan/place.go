@@ -27,6 +27,9 @@ type placer struct {
 	// Of the query in work.
 	index   int
 	current *QueryPlan
+	partial bool
+	// inlining is set below a scalar that is asked for first.
+	inlining bool
 
 	// others is what the queries ask for each by itself; asked, if set,
 	// collects that.
@@ -52,7 +55,7 @@ func (p *placer) batch(queries []Query) {
 }
 
 func (p *placer) query(index int, q Query) QueryPlan {
-	p.index, p.current = index, &QueryPlan{Name: q.Name, Direct: -1}
+	p.index, p.current, p.partial = index, &QueryPlan{Name: q.Name, Direct: -1}, q.Partial
 	p.plan.timed = p.plan.timed || NamesWindow(q.Expr)
 	clear(p.known)
 	expr, err := normalise(q.Expr, p.plan.Options)
@@ -66,6 +69,7 @@ func (p *placer) query(index int, q Query) QueryPlan {
 		return *p.current
 	}
 	p.root(expr)
+	slices.Sort(p.current.Scalars)
 	slices.Sort(p.current.Sites)
 	p.current.Sites = slices.Compact(p.current.Sites)
 	slices.Sort(p.current.Fragments)
@@ -124,6 +128,9 @@ func ofType(local parser.Expr, t parser.ValueType) parser.Expr {
 
 // descend keeps the topmost operation local and places its operands.
 func (p *placer) descend(expr parser.Expr, w Window) parser.Expr {
+	if inlined, ok := p.inline(expr, w); ok {
+		return inlined
+	}
 	switch e := expr.(type) {
 	case *parser.VectorSelector, *parser.MatrixSelector:
 		p.note(ReasonRawSelector, expr)
@@ -199,14 +206,13 @@ type cut struct {
 // them cannot run it; a note says why.
 func (p *placer) site(expr parser.Expr, backends []int, c cut) (site int, ok bool) {
 	expr = unwrap(expr)
-	texts := make([]string, len(backends))
+	asked := make([]parser.Expr, len(backends))
 	for i, b := range backends {
-		text, err := p.text(expr, p.backends[b])
-		if err != nil {
+		var err error
+		if asked[i], err = question(expr, p.backends[b]); err != nil {
 			p.note(ReasonUnsupported, expr)
 			return 0, false
 		}
-		texts[i] = text
 	}
 	if c.window.Step > 0 && c.window.Start > c.window.End {
 		backends = nil
@@ -214,24 +220,20 @@ func (p *placer) site(expr parser.Expr, backends []int, c cut) (site int, ok boo
 	partitioned := p.facts(expr).separable
 	fragments := make([]int, len(backends))
 	for i, b := range backends {
-		fragments[i] = p.fragment(fragmentKey{b, texts[i], c.window, partitioned}, c)
+		fragments[i] = p.fragment(fragmentKey{b, asked[i].String(), c.window, partitioned}, asked[i], c)
 	}
 	return p.register(fragments, c.window), true
 }
 
-// text is what the backend is asked in order to answer expr.
-func (p *placer) text(expr parser.Expr, b Backend) (string, error) {
+// question is what the backend is asked in order to answer expr.
+func question(expr parser.Expr, b Backend) (parser.Expr, error) {
 	if b.Virtual {
-		virtual, err := Virtualize(expr, b.Partition)
-		if err != nil {
-			return "", err
-		}
-		expr = virtual
+		return Virtualize(expr, b.Partition)
 	}
-	return expr.String(), nil
+	return expr, nil
 }
 
-func (p *placer) fragment(key fragmentKey, c cut) int {
+func (p *placer) fragment(key fragmentKey, asked parser.Expr, c cut) int {
 	i, known := p.fragments[key]
 	if !known {
 		i = len(p.plan.Fragments)
@@ -239,6 +241,9 @@ func (p *placer) fragment(key fragmentKey, c cut) int {
 		p.plan.Fragments = append(p.plan.Fragments, Fragment{
 			Backend: key.backend, Expr: key.expr, Window: key.window, Partitioned: key.partitioned,
 		})
+		if scalars := p.plan.scalarsIn(asked); len(scalars) > 0 {
+			p.plan.Fragments[i].Scalars, p.plan.Fragments[i].tree = scalars, asked
+		}
 	}
 	f := &p.plan.Fragments[i]
 	f.Summed, f.Averaged = f.Summed || c.summed, f.Averaged || c.averaged

@@ -74,9 +74,12 @@ type Window struct {
 type Fragment struct {
 	// Backend is an index into the plan's Backends.
 	Backend int
-	// Expr is the PromQL text that the backend runs over Window.
+	// Expr is the PromQL text that the backend runs over Window, once the values
+	// of Scalars, if it has any, are written into it: see With.
 	Expr   string
 	Window Window
+	// Scalars are indexes into the plan's Scalars, ascending.
+	Scalars []int
 	// Summed marks one part of a sum over several backends. Such a part does
 	// not show what a backend leaves out of a group that mixes floats and
 	// native histograms; if its warnings speak of that, the query has to be
@@ -93,6 +96,8 @@ type Fragment struct {
 	Consumers []int
 	// Limits bound what the fragment may cost.
 	Limits Limits
+	// tree is Expr, if it has scalars.
+	tree parser.Expr
 }
 
 // Site is a place in local expressions that is filled with the union of the
@@ -112,7 +117,9 @@ type QueryPlan struct {
 	// Direct is the site whose content is the answer without evaluation, -1
 	// if there is none.
 	Direct int
-	// Sites that Local refers to, and the fragments behind them, ascending.
+	// Scalars that the query needs, Sites that Local or a scalar refers to, and the
+	// fragments behind all of them, ascending.
+	Scalars   []int
 	Sites     []int
 	Fragments []int
 	// RolledUp means that part of the answer is made of what another query asks
@@ -132,6 +139,7 @@ type Plan struct {
 	Queries   []QueryPlan
 	Fragments []Fragment
 	Sites     []Site
+	Scalars   []Scalar
 	// timed means that there are times in the plan that depend on the window.
 	timed bool
 }
@@ -178,13 +186,53 @@ func (p *Plan) At(w Window) (*Plan, bool) {
 func (p *Plan) Raw(vs *parser.VectorSelector) []int { return holders(p.Backends, vs) }
 
 // SiteOf tells which site a selector's matchers refer to.
-func SiteOf(matchers []*labels.Matcher) (string, bool) {
+func SiteOf(matchers []*labels.Matcher) (string, bool) { return valueOf(matchers, SiteLabel) }
+
+func valueOf(matchers []*labels.Matcher, name string) (string, bool) {
 	for _, m := range matchers {
-		if m.Name == SiteLabel {
+		if m.Name == name {
 			return m.Value, true
 		}
 	}
 	return "", false
+}
+
+// Requests are the plan's fragments as they can be asked for: those of a list
+// are at one backend and need, for their scalars, answers of the same others.
+func (p *Plan) Requests() [][]int {
+	type request struct {
+		backend int
+		after   string
+	}
+	var lists [][]int
+	known := map[request]int{}
+	for i, f := range p.Fragments {
+		r := request{backend: f.Backend}
+		if len(f.Scalars) > 0 {
+			r.after = fmt.Sprint(p.before(f))
+		}
+		n, ok := known[r]
+		if !ok {
+			n = len(lists)
+			known[r] = n
+			lists = append(lists, nil)
+		}
+		lists[n] = append(lists[n], i)
+	}
+	return lists
+}
+
+// before are the backends that have to answer before a fragment can be asked
+// for.
+func (p *Plan) before(f Fragment) []int {
+	var backends []int
+	for _, s := range f.Scalars {
+		for _, n := range p.Scalars[s].Fragments {
+			backends = append(backends, p.Fragments[n].Backend)
+		}
+	}
+	slices.Sort(backends)
+	return slices.Compact(backends)
 }
 
 // NamesWindow tells whether an expression refers, by start() or end(), to the
@@ -214,8 +262,10 @@ func normalise(expr parser.Expr, opts Options) (parser.Expr, error) {
 		}
 		switch n := c.(type) {
 		case *parser.VectorSelector:
-			if _, reserved := SiteOf(n.LabelMatchers); reserved {
-				return nil, fmt.Errorf("selector %s: the label name %s is reserved", n, SiteLabel)
+			for _, name := range []string{SiteLabel, ScalarLabel} {
+				if _, reserved := valueOf(n.LabelMatchers, name); reserved {
+					return nil, fmt.Errorf("selector %s: the label name %s is reserved", n, name)
+				}
 			}
 			n.Timestamp, n.StartOrEnd = fixTime(n.Timestamp, n.StartOrEnd, opts.Window), 0
 		case *parser.SubqueryExpr:

@@ -18,11 +18,10 @@ import (
 // which PromQL leaves open. quantile needs every value: its argument is moved
 // instead.
 func (p *placer) split(e *parser.AggregateExpr, w Window) (parser.Expr, bool) {
-	arg := p.facts(e.Expr)
-	if !arg.separable || p.param(e).reads {
+	if !p.splittable(e) {
 		return nil, false
 	}
-	s := splitter{placer: p, backends: arg.backends, window: w}
+	s := splitter{placer: p, backends: p.facts(e.Expr).backends, window: w}
 	switch e.Op {
 	case parser.SUM:
 		return s.halves(e, parser.SUM)
@@ -38,6 +37,22 @@ func (p *placer) split(e *parser.AggregateExpr, w Window) (parser.Expr, bool) {
 		return s.countValues(e)
 	}
 	return nil, false
+}
+
+// splittable tells whether split is ok if backends can be asked for the parts.
+func (p *placer) splittable(e *parser.AggregateExpr) bool {
+	if !p.facts(e.Expr).separable || p.param(e).reads {
+		return false
+	}
+	switch e.Op {
+	case parser.SUM, parser.COUNT, parser.MIN, parser.MAX, parser.GROUP, parser.TOPK, parser.BOTTOMK, parser.LIMITK,
+		parser.AVG, parser.STDDEV, parser.STDVAR:
+		return true
+	case parser.COUNT_VALUES:
+		label := stringArg(e.Param)
+		return !slices.Contains(e.Grouping, label) && !slices.Contains(p.partition, label)
+	}
+	return false
 }
 
 type splitter struct {
@@ -89,10 +104,6 @@ func (s *splitter) mean(e *parser.AggregateExpr) (parser.Expr, bool) {
 // countValues adds up the backends' counts of each value, which they name in
 // a label alike.
 func (s *splitter) countValues(e *parser.AggregateExpr) (parser.Expr, bool) {
-	label := stringArg(e.Param)
-	if slices.Contains(e.Grouping, label) || slices.Contains(s.partition, label) {
-		return nil, false
-	}
 	local, ok := s.halves(e, parser.SUM)
 	if !ok {
 		return nil, false
@@ -100,7 +111,7 @@ func (s *splitter) countValues(e *parser.AggregateExpr) (parser.Expr, bool) {
 	sum := local.(*parser.AggregateExpr)
 	sum.Param = nil
 	if !sum.Without {
-		sum.Grouping = append(slices.Clone(e.Grouping), label)
+		sum.Grouping = append(slices.Clone(e.Grouping), stringArg(e.Param))
 	}
 	return sum, true
 }

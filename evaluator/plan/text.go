@@ -39,13 +39,16 @@ const (
 	// ReasonShared: what the expression reads is asked for by other queries
 	// anyway, so it is made of their answers.
 	ReasonShared Reason = "shared"
+	// ReasonInlined: a scalar is worked out first, to be written as a number into
+	// what is pushed down.
+	ReasonInlined Reason = "inlined"
 )
 
 // Reasons are all reason codes, for metrics.
 func Reasons() []Reason {
 	return []Reason{
 		ReasonRaw, ReasonOverlay, ReasonRawSelector, ReasonInfo, ReasonAggregation, ReasonMatching,
-		ReasonParameter, ReasonPartitionLabel, ReasonUnsupported, ReasonShared,
+		ReasonParameter, ReasonPartitionLabel, ReasonUnsupported, ReasonShared, ReasonInlined,
 	}
 }
 
@@ -123,17 +126,24 @@ func checkText(expr parser.Expr) error {
 }
 
 // String is the stable text form: the queries in order with what is left to
-// be evaluated locally and why, then sites, then fragments.
+// be evaluated locally and why, then scalars, sites and fragments.
 func (p *Plan) String() string {
 	var b strings.Builder
 	for i, q := range p.Queries {
 		q.write(&b, i)
 	}
+	for i, s := range p.Scalars {
+		fmt.Fprintf(&b, "scalar %d: %s: %s\n", i, s.Name, s.Local)
+	}
 	for i, s := range p.Sites {
 		fmt.Fprintf(&b, "site %d: fragments %v\n", i, s.Fragments)
 	}
 	for i, f := range p.Fragments {
-		fmt.Fprintf(&b, "fragment %d: %s%s: %s", i, p.Backends[f.Backend].Name, f.Window.suffix(p.Options.Window), f.Expr)
+		fmt.Fprintf(&b, "fragment %d: %s%s", i, p.Backends[f.Backend].Name, f.Window.suffix(p.Options.Window))
+		if len(f.Scalars) > 0 {
+			fmt.Fprintf(&b, " after scalars %v", f.Scalars)
+		}
+		fmt.Fprintf(&b, ": %s", f.Expr)
 		if len(f.Consumers) > 1 {
 			fmt.Fprintf(&b, " (shared by queries %v)", f.Consumers)
 		}

@@ -191,6 +191,7 @@ var backendQueries = []string{
 var overTime = []string{
 	`max_over_time(memory_bytes[5m])`, `sum(rate(requests_total[5m]))`, `sum by (job, cluster) (increase(requests_total[2m]))`, `max_over_time(sum(rate(requests_total[1m]))[5m:1m])`,
 	`quantile_over_time(scalar(sum(memory_bytes)) * 0 + 0.5, memory_bytes[5m])`,
+	`max_over_time(quantile_over_time(scalar(sum(memory_bytes)) * 0 + 0.5, memory_bytes[5m])[1s:1s])`,
 }
 
 // TestEveryKindOfBackend asks a rule-evaluator what it asks one Prometheus that

@@ -25,7 +25,7 @@ groups:
   - record: fleet:up:sum
     expr: sum by (job) (up)
   - record: fleet:up:tail
-    expr: quantile_over_time(scalar(count(up) > bool 1000), up[1m])
+    expr: max_over_time(quantile_over_time(scalar(count(up) > bool 1000), up[1m])[5s:5s])
 `
 
 // TestOperations looks at a running system and drains a member, with the
