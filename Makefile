@@ -85,6 +85,10 @@ bench-scale: ## 100,000 rules on three members: make bench-scale ARGS='--groups 
 bench-alerts: ## three members with 100,000 active alerts: make bench-alerts ARGS='--alerts 20000'
 	go run ./bench/alerts $(ARGS)
 
+.PHONY: bench-apiserver
+bench-apiserver: ## what discovery costs the API server of Kubernetes: make bench-apiserver ARGS='-agents 50'
+	go test ./bench/apiserver -run '^$$' -bench . -benchtime 1x -timeout 1h -v $(ARGS)
+
 .PHONY: bench-eval
 bench-eval: ## what a rule evaluation costs, against other rulers: make bench-eval ARGS='--series 30k --rules 200'
 	go run ./bench/eval $(ARGS)

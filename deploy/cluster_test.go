@@ -46,6 +46,7 @@ func TestTheAPIServerTakesEverything(t *testing.T) {
 	install(t, c)
 	install(t, c) // again, over what is there
 	t.Run("variants of the chart", func(t *testing.T) { variants(t, c) })
+	t.Run("examples and rules", func(t *testing.T) { examples(t, c) })
 	t.Run("autoscaling component", func(t *testing.T) { autoscaled(t, c) })
 	t.Run("pod security", func(t *testing.T) { podSecurity(t, c) })
 	t.Run("rights", func(t *testing.T) { rights(t, c) })
@@ -67,6 +68,16 @@ func variants(t *testing.T, c *kube.Cluster) {
 		out, err := kubectl(t, c, manifests, "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
 		require.NoError(t, err, "%s: %s", values, out)
 		require.NotContains(t, out, "unknown field", values)
+	}
+}
+
+// examples are for namespaces of users, too.
+func examples(t *testing.T, c *kube.Cluster) {
+	c.Namespace("shop")
+	for _, folder := range []string{"examples", "rules"} {
+		out, err := kubectl(t, c, nil, "apply", "--server-side", "-f", folder)
+		require.NoError(t, err, out)
+		require.NotContains(t, out, "Warning", folder)
 	}
 }
 
