@@ -19,10 +19,18 @@ import (
 
 // programs are what the images are made of, by the images' names.
 var programs = map[string]func([]string, command.Streams) int{
-	"collector":      collector.Run,
+	"collector":      runCollector,
 	"operator":       operator.Run,
 	"rule-evaluator": cli.RuleEvaluator,
 	"tocsin":         cli.Tocsin,
+}
+
+// runCollector has the collector's command line without its discovery of pods,
+// which no process can have beside that of Prometheus.
+func runCollector(args []string, s command.Streams) int {
+	p := command.New("collector", "", s)
+	p.Add("", collector.Flags(p.App))
+	return p.Run(args)
 }
 
 // workload is what is needed of a DaemonSet, a Deployment or a StatefulSet.
