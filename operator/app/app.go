@@ -8,9 +8,12 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strconv"
 
 	"github.com/go-logr/logr"
 	"github.com/oklog/run"
@@ -25,11 +28,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	v1 "github.com/tocsin-rules/tocsin/api/v1"
 	"github.com/tocsin-rules/tocsin/operator/controller"
 	"github.com/tocsin-rules/tocsin/operator/credentials"
 	"github.com/tocsin-rules/tocsin/operator/render"
+	"github.com/tocsin-rules/tocsin/operator/webhook"
 	"github.com/tocsin-rules/tocsin/web/server"
 )
 
@@ -53,6 +58,9 @@ type Options struct {
 	LeaderElection bool
 	// HTTP serves metrics.
 	HTTP server.Config
+	// WebhookAddress serves the checks of rules that the API server asks for; empty
+	// means none.
+	WebhookAddress string
 	// ProbeAddress serves /healthz and /readyz, for the kubelet, in plaintext.
 	ProbeAddress string
 }
@@ -138,5 +146,33 @@ func addControllers(mgr manager.Manager, cfg *rest.Config, o Options, logger *sl
 		Secrets: client.CoreV1().Secrets(o.Render.SystemNamespace),
 		Failed:  func(err error) { logger.Warn("making the credentials of rule-evaluators failed", "err", err) },
 	}
-	return errors.Join(mgr.Add(keys), controller.Setup(mgr, o.Render, logger))
+	return errors.Join(mgr.Add(keys), controller.Setup(mgr, o.Render, logger), addWebhook(mgr, client, o, logger))
+}
+
+// addWebhook makes all operators answer the API server.
+func addWebhook(mgr manager.Manager, client kubernetes.Interface, o Options, logger *slog.Logger) error {
+	if o.WebhookAddress == "" {
+		return nil
+	}
+	host, port, err := splitAddress(o.WebhookAddress)
+	if err != nil {
+		return err
+	}
+	certificate := webhook.NewCertificate(client, o.Render.SystemNamespace, logger)
+	s := ctrlwebhook.NewServer(ctrlwebhook.Options{Host: host, Port: port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+		c.GetCertificate, c.MinVersion = certificate.Get, tls.VersionTLS13
+	}}})
+	webhook.Register(s, controller.Renderer(mgr.GetClient(), o.Render))
+	return errors.Join(mgr.Add(certificate), mgr.Add(s))
+}
+
+func splitAddress(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err == nil {
+		port, err = strconv.Atoi(text)
+	}
+	if err != nil {
+		err = fmt.Errorf("address %q of the webhook: %w", address, err)
+	}
+	return host, port, err
 }

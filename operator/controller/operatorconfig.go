@@ -25,6 +25,7 @@ const configPeriod = time.Minute
 type operatorConfigs struct {
 	*configuration
 
+	api    client.Reader
 	logger *slog.Logger
 	// credentials are those of rule-evaluators.
 	credentials  *mirror
@@ -49,9 +50,10 @@ func (c *operatorConfigs) Reconcile(ctx context.Context, _ reconcile.Request) (r
 	}
 	collection, errCollection := c.collection(ctx, renderer, oc)
 	evaluation, errEvaluation := c.evaluation(ctx, renderer, oc)
+	faultGossip, errGossip := c.gossipKey(ctx, oc)
 	mail, errMail := c.alertmanager.reconcile(ctx, oc)
-	findings := []finding{together(collection, evaluation), mail}
-	err = errors.Join(errCollection, errEvaluation, errMail)
+	findings := []finding{together(collection, evaluation, outcome{err: faultGossip}), mail}
+	err = errors.Join(errCollection, errEvaluation, errGossip, errMail)
 	if oc != nil {
 		err = errors.Join(err, reportOn(ctx, c.client, oc, findings...))
 	}

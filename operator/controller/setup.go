@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,11 +55,24 @@ func Setup(mgr manager.Manager, s render.Settings, logger *slog.Logger) error {
 	}
 	oc := &operatorConfigs{
 		configuration: c,
+		api:           mgr.GetAPIReader(),
 		logger:        logger,
 		credentials:   c.mirror(mgr, "rules"),
 		alertmanager:  &alertmanager{settings: s, client: mgr.GetClient(), api: mgr.GetAPIReader(), secrets: c.secrets},
 	}
-	return oc.setup(mgr)
+	return errors.Join(oc.setup(mgr), mgr.Add(newPolls(c, logger)))
+}
+
+// Renderer returns a function that renders as the reconcilers do, also where
+// they don't run because another operator leads.
+func Renderer(c client.Reader, s render.Settings) func(context.Context) (*render.Renderer, error) {
+	return func(ctx context.Context) (*render.Renderer, error) {
+		oc, err := operatorConfig(ctx, c, s)
+		if err != nil {
+			return nil, err
+		}
+		return render.New(s, oc), nil
+	}
 }
 
 func newConfiguration(mgr manager.Manager, s render.Settings, logger *slog.Logger) *configuration {

@@ -10,14 +10,8 @@ package credentials
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +22,9 @@ import (
 
 // SecretName is that of the Secret, in the operator's namespace.
 const SecretName = "rule-evaluator-cluster"
+
+// GossipKey has the keys that encrypt gossip, base64, one in a line.
+const GossipKey = "gossip.key"
 
 // ServerName is the name that the certificate is for. Members check it in place
 // of their addresses.
@@ -94,45 +91,10 @@ func (e *Ensurer) ensure(ctx context.Context) error {
 func generate(now time.Time) (map[string][]byte, error) {
 	gossipKey := make([]byte, gossipKeyBytes)
 	_, _ = rand.Read(gossipKey) // never fails
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	data, err := Issue(ServerName, validity, now)
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	ca := template("rule-evaluator authority", now)
-	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
-	leaf := template(ServerName, now)
-	leaf.DNSNames, leaf.KeyUsage = []string{ServerName}, x509.KeyUsageDigitalSignature
-	leaf.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	if err != nil {
-		return nil, fmt.Errorf("make an authority: %w", err)
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
-	if err != nil {
-		return nil, fmt.Errorf("make a certificate: %w", err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return map[string][]byte{
-		"gossip.key":            []byte(base64.StdEncoding.EncodeToString(gossipKey) + "\n"),
-		"ca.crt":                encode("CERTIFICATE", caDER),
-		corev1.TLSCertKey:       encode("CERTIFICATE", leafDER),
-		corev1.TLSPrivateKeyKey: encode("PRIVATE KEY", keyDER),
-	}, nil
-}
-
-// template has no serial number, for which x509 chooses a random one. Clocks
-// may differ by an hour.
-func template(name string, now time.Time) *x509.Certificate {
-	return &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(validity)}
-}
-
-func encode(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	data[GossipKey] = []byte(base64.StdEncoding.EncodeToString(gossipKey) + "\n")
+	return data, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
@@ -27,8 +28,9 @@ func TestSchema(t *testing.T) {
 	c := kube.Start(t)
 	c.Namespace("shop")
 	c.Namespace("gmp-public")
-	c.ApplyFiles("../../deploy/crds")
+	c.ApplyFiles("../../deploy/crds", "../../deploy/admission/policies.yaml")
 	applier := kube.NewApplier(t, c.AdminConfig())
+	awaitPolicies(t, applier)
 	datadriven.Walk(t, "testdata/schema", func(t *testing.T, path string) {
 		var last *unstructured.Unstructured
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -53,6 +55,26 @@ func TestSchema(t *testing.T) {
 	})
 }
 
+// awaitPolicies returns when the API server enforces the policies, which takes
+// it a moment.
+func awaitPolicies(t *testing.T, a *kube.Applier) {
+	t.Helper()
+	for _, manifest := range []string{
+		"{apiVersion: monitoring.googleapis.com/v1, kind: OperatorConfig, metadata: {name: other, namespace: shop}}",
+		"{apiVersion: monitoring.googleapis.com/v1, kind: ClusterNodeMonitoring, metadata: {name: twice}, spec: {endpoints: [{}, {}]}}",
+		"{apiVersion: monitoring.googleapis.com/v1, kind: ClusterNodeMonitoring, metadata: {name: drop}, spec: {endpoints: [{metricRelabeling: [{action: labeldrop, regex: job}]}]}}",
+	} {
+		object := kube.Manifests(t, []byte(manifest))[0]
+		require.Eventually(t, func() bool {
+			_, err := a.Apply(t.Context(), object)
+			if err == nil {
+				remove(t, a, object)
+			}
+			return err != nil
+		}, settle, 50*time.Millisecond, manifest)
+	}
+}
+
 func remove(t *testing.T, a *kube.Applier, object *unstructured.Unstructured) {
 	resource, err := a.Resource(object)
 	require.NoError(t, err)
@@ -73,6 +95,9 @@ func refusal(err error) string {
 	}
 	var b strings.Builder
 	for _, cause := range details.Causes {
+		if cause.Field == "<nil>" && len(details.Causes) > 1 {
+			continue // There may be more to say, it says.
+		}
 		fmt.Fprintf(&b, "%s: %s: %s\n", status.Status().Reason, cause.Field, cause.Message)
 	}
 	return b.String()

@@ -29,6 +29,8 @@ func Flags(f command.Flagger) command.Process {
 	f.Flag("project-id", "Project of this cluster, as label project_id, unless the OperatorConfig has another.").StringVar(&o.Render.ProjectID)
 	f.Flag("kubeconfig", "How to reach the Kubernetes API. Default: as a pod does, by its service account.").StringVar(&o.Kubeconfig)
 	f.Flag("leader-election", "Reconcile only while leading all operators of this namespace.").Default("true").BoolVar(&o.LeaderElection)
+	f.Flag("web.webhook-address", "Address for the checks of rules that the API server asks for, over TLS with a certificate that the operator makes; empty means none.").
+		Default("0.0.0.0:10250").StringVar(&o.WebhookAddress)
 	f.Flag("web.probe-address", "Address for the probes /healthz and /readyz, in plaintext.").Default("0.0.0.0:18081").StringVar(&o.ProbeAddress)
 	command.WebFlags(f, &o.HTTP, "0.0.0.0:18080")
 	return func(ctx context.Context, logger *slog.Logger) error {

@@ -34,12 +34,15 @@ type fleet struct {
 	*kube.Cluster
 	client.Client
 	t *testing.T
+	// webhook is where the operator answers the API server.
+	webhook string
 }
 
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	c := kube.Start(t)
 	c.ApplyFiles("../../../deploy/crds", "../../../deploy/manifests/namespaces.yaml", "../../../deploy/manifests/operator.yaml")
+	c.Namespace("gmp-system") // its default service account
 	c.Namespace("shop")
 	scheme := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(scheme))
@@ -58,7 +61,7 @@ func (f *fleet) operate() (stop func()) {
 			SystemNamespace: "gmp-system", PublicNamespace: "gmp-public", Cluster: "clu", Location: "loc", ProjectID: "proj",
 			Scope: plan.Scope, CheckEvaluator: ruler.CheckConfig,
 		},
-		Kubeconfig: f.Kubeconfig("gmp-system", "operator"), LeaderElection: true,
+		Kubeconfig: f.Kubeconfig("gmp-system", "operator"), LeaderElection: true, WebhookAddress: f.webhook,
 		HTTP: server.Config{ListenAddress: "127.0.0.1:0"}, ProbeAddress: "127.0.0.1:0",
 	}
 	ctx, cancel := context.WithCancel(f.t.Context())
