@@ -12,9 +12,13 @@ PROTOS := $(shell find proto -name '*.proto' | sed 's,^proto/,,')
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Labels share their strings: slower by little, and a third less memory for each series.
+COLLECTOR_TAGS := dedupelabels
+
 .PHONY: build
 build: ## build all programs into bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	go build -tags $(COLLECTOR_TAGS) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/collector
 
 .PHONY: test
 test: lint checkgenerate programs ## everything that has to pass: lint, generated code, all tests under the race detector
@@ -88,6 +92,10 @@ bench-alerts: ## three members with 100,000 active alerts: make bench-alerts ARG
 .PHONY: bench-apiserver
 bench-apiserver: ## what discovery costs the API server of Kubernetes: make bench-apiserver ARGS='-agents 50'
 	go test ./bench/apiserver -run '^$$' -bench . -benchtime 1x -timeout 1h -v $(ARGS)
+
+.PHONY: bench-collector
+bench-collector: ## the collector beside Prometheus' agent mode and vmagent: make bench-collector ARGS='--interval 10s example'
+	go run ./bench/collector $(ARGS)
 
 .PHONY: bench-eval
 bench-eval: ## what a rule evaluation costs, against other rulers: make bench-eval ARGS='--series 30k --rules 200'

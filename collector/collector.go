@@ -1,12 +1,11 @@
 // Package collector is the node agent: it discovers and scrapes targets,
 // keeps the samples in a write-ahead log on disk and remote-writes them, in
 // order, to the backends. A backend that is away leaves its samples waiting in
-// the log, which is bounded by their age, also over a restart: what an earlier
-// run has left is sent before the queues start.
+// the log, which is bounded by their size and age, also over a restart.
 //
-//	discovery ──▶ scrape ──▶ write-ahead log ──▶ remote write queues ──▶ backends
+//	discovery ──▶ scrape ──▶ wal: write-ahead log ──▶ forward: remote write ──▶ backends
 //
-// It is put together from Prometheus' packages and takes Prometheus'
+// Discovery and scraping are Prometheus' packages; it takes Prometheus'
 // configuration format, metrics and API types. It never evaluates a query,
 // never listens on a port (collector/app does) and never reads a configuration
 // other than that of its source. Discovery is Prometheus' manager. Static targets and
@@ -31,6 +30,8 @@ import (
 	"github.com/prometheus/prometheus/config"
 	_ "github.com/prometheus/prometheus/discovery/file" // Targets from files are part of every collector.
 	"github.com/prometheus/prometheus/scrape"
+
+	"github.com/tocsin-rules/tocsin/collector/wal"
 )
 
 // ErrNotRunning is the answer of a collector that has not opened its log yet
@@ -48,6 +49,8 @@ type Config struct {
 	// StoragePath is the directory of the write-ahead log. It is created if
 	// missing and locked while the collector runs.
 	StoragePath string
+	// Limits bound the write-ahead log.
+	Limits wal.Options
 }
 
 // Deps are what a collector needs from its process.
@@ -120,7 +123,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	p, err := openPipeline(c.cfg.StoragePath, c.deps)
+	p, err := openPipeline(c.cfg, c.deps)
 	if err != nil {
 		return err
 	}

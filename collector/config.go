@@ -8,7 +8,8 @@ import (
 
 	commonconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/config"
-	"github.com/prometheus/prometheus/storage/remote"
+
+	"github.com/tocsin-rules/tocsin/collector/forward"
 )
 
 // CheckConfig says whether a collector would run the configuration as it is. The error reports all faults at once.
@@ -46,7 +47,7 @@ func loadBase(docs Documents, terms Terms, logger *slog.Logger) (*config.Config,
 		return nil, err
 	}
 	conf.SetDirectory(docs.Directory)
-	errs := unsupported(conf)
+	errs := append(unsupported(conf), ownDefaults(conf, docs.Base.Content))
 	scrapes, err := conf.GetScrapeConfigs()
 	errs = append(errs, err)
 	for _, sc := range scrapes {
@@ -83,13 +84,12 @@ func validateScrape(sc *config.ScrapeConfig) error {
 	return err
 }
 
-// validateRemoteWrites builds every client, because remote.Storage cannot go
-// back to its queues when it meets a faulty one half-way.
+// validateRemoteWrites builds every client.
 func validateRemoteWrites(writes []*config.RemoteWriteConfig) []error {
 	var errs []error
 	for i, w := range writes {
-		if _, err := remote.NewWriteClient(w.Name, clientConfig(w)); err != nil {
-			errs = append(errs, fmt.Errorf("remote write to %q: %w", w.URL.Redacted(), err))
+		if err := forward.Validate(w); err != nil {
+			errs = append(errs, err)
 		}
 		for _, earlier := range writes[:i] {
 			if reflect.DeepEqual(earlier, w) {
@@ -98,19 +98,4 @@ func validateRemoteWrites(writes []*config.RemoteWriteConfig) []error {
 		}
 	}
 	return errs
-}
-
-func clientConfig(w *config.RemoteWriteConfig) *remote.ClientConfig {
-	return &remote.ClientConfig{
-		URL:              w.URL,
-		WriteProtoMsg:    w.ProtobufMessage,
-		Timeout:          w.RemoteTimeout,
-		HTTPClientConfig: w.HTTPClientConfig,
-		SigV4Config:      w.SigV4Config,
-		AzureADConfig:    w.AzureADConfig,
-		GoogleIAMConfig:  w.GoogleIAMConfig,
-		Headers:          w.Headers,
-		RetryOnRateLimit: w.QueueConfig.RetryOnRateLimit,
-		RoundRobinDNS:    w.RoundRobinDNS,
-	}
 }

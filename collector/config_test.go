@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tocsin-rules/tocsin/collector/forward"
 )
 
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
@@ -43,7 +45,7 @@ remote_write:
 	conf, err := load(FileSource(file), Terms{}, nil, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	var keys []string
-	for key := range remoteWrites(conf.Config) {
+	for key := range forward.Keys(conf.RemoteWriteConfigs) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)

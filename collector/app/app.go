@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 
 	"github.com/tocsin-rules/tocsin/collector"
 	"github.com/tocsin-rules/tocsin/collector/status"
+	"github.com/tocsin-rules/tocsin/collector/wal"
 	"github.com/tocsin-rules/tocsin/kubeapi"
 	"github.com/tocsin-rules/tocsin/web/server"
 )
@@ -44,7 +46,9 @@ type Options struct {
 	// StoragePath is the directory of the write-ahead log, used by this
 	// process alone.
 	StoragePath string
-	HTTP        server.Config
+	// Limits bound the write-ahead log.
+	Limits wal.Options
+	HTTP   server.Config
 }
 
 // checkTimeout bounds waiting for the API server when a configuration is
@@ -104,7 +108,7 @@ func New(opts Options, logger *slog.Logger) (*App, error) {
 		version.NewCollector("tocsin"),
 	)
 	a.collector = collector.New(collector.Config{
-		Source: a.source, AwaitSource: a.configMaps != nil, Terms: opts.Terms, StoragePath: opts.StoragePath,
+		Source: a.source, AwaitSource: a.configMaps != nil, Terms: opts.Terms, StoragePath: opts.StoragePath, Limits: opts.Limits,
 	}, collector.Deps{Logger: logger, Registry: reg})
 	a.server = server.New(opts.HTTP, reg, a.collector.Ready, logger)
 	a.server.HandleLifecycle("/-/reload", http.HandlerFunc(a.handleReload))
@@ -158,7 +162,24 @@ func (a *App) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return a.reloadOnHangup(ctx) })
+	g.Go(func() error { a.shed(ctx); return nil })
 	return g.Wait()
+}
+
+// shed gives memory that the start has used back to the kernel, soon after it
+// and again, each time later, until everything has run that runs often.
+func (a *App) shed(ctx context.Context) {
+	for wait := 2 * time.Second; wait < 5*time.Minute; wait *= 2 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		debug.FreeOSMemory()
+		if err := shedProgram(); err != nil {
+			a.logger.Debug("memory that the start has used is kept", "err", err)
+		}
+	}
 }
 
 func (a *App) reloadOnHangup(ctx context.Context) error {

@@ -387,7 +387,7 @@ func TestRestartGoesOnFromTheLog(t *testing.T) {
 		t.Parallel()
 		tg, rc, s, in := backendAway(t)
 		rc.down.Store(false)
-		marks := filepath.Join(s.options().StoragePath, "sent.json")
+		marks := filepath.Join(s.options().StoragePath, "positions.json")
 		waitFor(t, "it is noted what was sent", func() bool {
 			_, err := os.Stat(marks)
 			return err == nil

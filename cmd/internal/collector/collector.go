@@ -7,12 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/alecthomas/units"
+	"github.com/prometheus/common/model"
 
 	"github.com/tocsin-rules/tocsin/cmd/internal/command"
 	"github.com/tocsin-rules/tocsin/collector/app"
 	"github.com/tocsin-rules/tocsin/collector/discovery"
+	"github.com/tocsin-rules/tocsin/collector/wal"
 )
 
 // Run runs the collector program and returns its exit status.
@@ -40,6 +44,10 @@ func Flags(f command.Flagger) command.Process {
 	f.Flag("storage.path", "Directory of the write-ahead log.").Default("data/collector").StringVar(&o.StoragePath)
 	ratio := f.Flag("auto-gomemlimit.ratio", "Part of the container's memory limit that the Go runtime tries to stay within, unless GOMEMLIMIT is set; 0 is no such limit.").
 		Default("0.9").Float64()
+	var size units.Base2Bytes
+	age := model.Duration(4 * time.Hour)
+	f.Flag("storage.max-size", "Size of the write-ahead log above which the oldest samples are dropped, sent or not.").Default("1GiB").BytesVar(&size)
+	f.Flag("storage.max-age", "Age at which samples are dropped from the write-ahead log, sent or not.").Default(age.String()).SetValue(&age)
 	command.WebFlags(f, &o.HTTP, "0.0.0.0:19120")
 	return func(ctx context.Context, logger *slog.Logger) error {
 		if *check {
@@ -48,6 +56,7 @@ func Flags(f command.Flagger) command.Process {
 		if err := limitMemory(*ratio, logger); err != nil {
 			return err
 		}
+		o.Limits = wal.Options{MaxSize: int64(size), MaxAge: time.Duration(age)}
 		return app.Run(ctx, o, logger)
 	}
 }
