@@ -85,7 +85,7 @@ func examples(t *testing.T, c *kube.Cluster) {
 // of this one: kustomize takes relative paths only, and none that contains it.
 func autoscaled(t *testing.T, c *kube.Cluster) {
 	dir := t.TempDir()
-	for _, folder := range []string{"crds", "admission", "manifests", "components"} {
+	for _, folder := range []string{"crds", "manifests", "components"} {
 		for _, file := range files(t, folder) {
 			require.NoError(t, os.MkdirAll(filepath.Join(dir, "deploy", filepath.Dir(file)), 0o755))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "deploy", file), read(t, file), 0o600))

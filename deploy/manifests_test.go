@@ -47,7 +47,7 @@ func TestManifestsAreWhatTheChartRenders(t *testing.T) {
 	want := map[string][]byte{
 		"components/autoscaling/autoscaling.yaml": render(t, "autoscaling.yaml", "--set", "ruleEvaluator.autoscaling.enabled=true"),
 	}
-	for _, template := range []string{"alertmanager.yaml", "collector.yaml", "namespaces.yaml", "network-policies.yaml", "operator.yaml", "rule-evaluator.yaml"} {
+	for _, template := range []string{"admission-policies.yaml", "admission-webhooks.yaml", "alertmanager.yaml", "collector.yaml", "namespaces.yaml", "network-policies.yaml", "operator.yaml", "rule-evaluator.yaml"} {
 		want["manifests/"+template] = render(t, template)
 	}
 	if *rewrite {
@@ -73,7 +73,7 @@ func TestTheKustomizationHasEverything(t *testing.T) {
 	var k struct{ Resources []string }
 	require.NoError(t, yaml.Unmarshal(read(t, "kustomization.yaml"), &k))
 	var all []string
-	for _, folder := range []string{"admission", "crds", "manifests"} {
+	for _, folder := range []string{"crds", "manifests"} {
 		all = append(all, files(t, folder)...)
 	}
 	require.ElementsMatch(t, all, k.Resources)

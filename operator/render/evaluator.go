@@ -22,6 +22,12 @@ type evaluatorFile struct {
 	Backends       []backend                 `yaml:"backends"`
 	Limits         limits                    `yaml:"limits,omitempty"`
 	Alerting       promconfig.AlertingConfig `yaml:"alerting,omitempty"`
+	Collectors     collectors                `yaml:"collectors"`
+}
+
+// collectors are where members ask for targets.
+type collectors struct {
+	Addresses []string `yaml:"addresses"`
 }
 
 type evaluatorGlobal struct {
@@ -88,6 +94,7 @@ func (r *Renderer) Evaluator(alertmanagerPort int32) (Config, error) {
 		RuleConfigMaps: []ruleConfigMaps{{Namespace: r.settings.SystemNamespace, LabelSelector: ConfigLabel + "=" + RulesConfig}},
 		Backends:       e.backends(r.config.Backends),
 		Limits:         e.limits(r.config.RuleEvaluation.Limits),
+		Collectors:     collectors{Addresses: []string{"collector." + r.settings.SystemNamespace + ".svc:19090"}},
 	}
 	file.Global.ExternalLabels = r.externalLabels(r.config.Rules.ExternalLabels)
 	file.Global.ExternalURL = r.config.Rules.GeneratorURL

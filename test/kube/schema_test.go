@@ -28,7 +28,7 @@ func TestSchema(t *testing.T) {
 	c := kube.Start(t)
 	c.Namespace("shop")
 	c.Namespace("gmp-public")
-	c.ApplyFiles("../../deploy/crds", "../../deploy/admission/policies.yaml")
+	c.ApplyFiles("../../deploy/crds", "../../deploy/manifests/admission-policies.yaml")
 	applier := kube.NewApplier(t, c.AdminConfig())
 	awaitPolicies(t, applier)
 	datadriven.Walk(t, "testdata/schema", func(t *testing.T, path string) {

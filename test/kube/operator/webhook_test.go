@@ -28,7 +28,7 @@ func (f *fleet) answers() {
 	require.NoError(f.t, f.Get(f.t.Context(), client.ObjectKey{Namespace: "gmp-system", Name: "operator"}, &s))
 	s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"}
 	require.NoError(f.t, f.Update(f.t.Context(), &s))
-	manifests, err := os.ReadFile("../../../deploy/admission/webhooks.yaml")
+	manifests, err := os.ReadFile("../../../deploy/manifests/admission-webhooks.yaml")
 	require.NoError(f.t, err)
 	f.apply(strings.ReplaceAll(string(manifests), "name: operator, path", "name: operator, port: "+strings.TrimPrefix(f.webhook, "127.0.0.1:")+", path"))
 }
