@@ -3,6 +3,8 @@ package v1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // Resource is what all kinds of this package have in common.
+//
+// +kubebuilder:object:generate=false
 type Resource interface {
 	metav1.Object
 	// GetKey names a resource in the whole cluster: its kind, its namespace if it
