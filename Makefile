@@ -22,7 +22,7 @@ build: ## build all programs into bin/
 
 .PHONY: test
 test: lint checkgenerate programs ## everything that has to pass: lint, generated code, all tests under the race detector
-	go test -race -timeout 30m ./...
+	go test -race -timeout 60m ./...
 
 .PHONY: programs
 programs: ## build the servers that tests talk to, once: about 25 minutes of CPU time

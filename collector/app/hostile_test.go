@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
@@ -19,12 +20,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endless writes what next returns until the scraper has had enough.
+// endless writes what next returns until the scraper has had enough, in
+// blocks, so that it has that long before the scrape's timeout.
 func endless(next func(i int) string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", textType)
+		out := bufio.NewWriterSize(w, 64<<10)
 		for i := 0; r.Context().Err() == nil; i++ {
-			if _, err := io.WriteString(w, next(i)); err != nil {
+			if _, err := out.WriteString(next(i)); err != nil {
 				return
 			}
 		}
@@ -84,8 +87,8 @@ func TestHostileTargetsHarmOnlyThemselves(t *testing.T) {
 		serve http.HandlerFunc
 		err   string // of the scrape
 	}{
-		"endless-body":    {endless(func(int) string { return "# nothing\n" }), "body size limit exceeded"},
-		"endless-line":    {endless(func(int) string { return "a" }), "body size limit exceeded"},
+		"endless-body":    {endless(func(int) string { return strings.Repeat("# nothing\n", 400) }), "body size limit exceeded"},
+		"endless-line":    {endless(func(int) string { return strings.Repeat("a", 4096) }), "body size limit exceeded"},
 		"endless-series":  {endless(func(i int) string { return fmt.Sprintf("m{i=\"%d\"} 1\n", i) }), "body size limit exceeded"},
 		"bomb":            {bomb(t), "body size limit exceeded"},
 		"many-series":     {body(textType, manySeries(20_000)), "sample limit exceeded"},
@@ -108,7 +111,7 @@ func TestHostileTargetsHarmOnlyThemselves(t *testing.T) {
 		config += job(name, strings.TrimPrefix(srv.URL, "http://"))
 	}
 	s := newSetup(t, config)
-	s.terms.BodySizeLimit, s.terms.SampleLimit = 1<<20, 10_000
+	s.terms.BodySizeLimit, s.terms.SampleLimit = 512<<10, 10_000
 	in := s.start(t)
 	errorOf := func(pool string) (health, err string) {
 		_, text := in.get("/api/v1/targets/summary")
