@@ -310,7 +310,7 @@ func (m moment) ask(t testing.TB, e promql.QueryEngine, data *teststorage.TestSt
 // a choice among what was chosen by its labels' hash, which comes in no order,
 // and equal labels for floats and histograms at a fixed time, of which
 // Prometheus makes one series with two samples.
-var arbitrary = regexp.MustCompile(`(topk|bottomk|limitk).*count|limitk.*limit_ratio|label_(join|replace)\((mixed|{__name__=~)[^,]*@`)
+var arbitrary = regexp.MustCompile(`(topk|bottomk|limitk).*(count|limit_ratio)|label_(join|replace)\((mixed|{__name__=~)[^,]*@`)
 
 // undefined tells whether the answer of one Prometheus depends on the order of
 // the series in its storage. whole are storages with different orders, made

@@ -51,7 +51,8 @@ const (
 	// sample at the same time for duplicates if they end up with equal labels.
 	reasonDuplicates reason = "duplicates"
 	// reasonNames: promql-engine lets many series match one although they become
-	// equal without the name of their metric.
+	// equal without the name of their metric, and refuses to match such series
+	// even if they never have a sample at the same time.
 	reasonNames reason = "names"
 )
 
@@ -69,8 +70,8 @@ type traits struct {
 	histograms bool
 	// windows is set if a function reads all samples of a range.
 	windows bool
-	// groups is set if many series may match one.
-	groups bool
+	// matches is set if series are matched with each other.
+	matches bool
 }
 
 func traitsOf(expr parser.Expr) traits {
@@ -103,8 +104,7 @@ func (t *traits) add(node parser.Node) {
 		t.windows = true
 	case *parser.BinaryExpr:
 		t.meets(n.LHS, n.RHS)
-		m := n.VectorMatching
-		t.groups = t.groups || m != nil && (m.Card == parser.CardManyToOne || m.Card == parser.CardOneToMany)
+		t.matches = t.matches || n.VectorMatching != nil && !n.Op.IsSetOperator()
 	}
 }
 
@@ -138,7 +138,7 @@ func (t traits) doubt(res *promql.Result, read *watched) reason {
 		return reasonMixedTypes
 	case t.windows && read.notFinite.Load():
 		return reasonNotFinite
-	case t.groups && read.names.Load():
+	case t.matches && read.names.Load():
 		return reasonNames
 	case errors.Is(res.Err, extlabels.ErrDuplicateLabelSet):
 		return reasonDuplicates

@@ -68,7 +68,6 @@ type Options struct {
 // Run reconciles until ctx ends, or until the operator no longer leads: that is
 // an error, since only a new process has no memory of having led.
 func Run(ctx context.Context, o Options, logger *slog.Logger) error {
-	setLoggers(logger)
 	cfg, err := restConfig(o.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("access to Kubernetes: %w", err)
@@ -97,8 +96,9 @@ func Run(ctx context.Context, o Options, logger *slog.Logger) error {
 	return err
 }
 
-// setLoggers makes the libraries log like the rest.
-func setLoggers(logger *slog.Logger) {
+// SetLoggers makes the libraries log like the rest. It is for the process to
+// call, once, before Run: the libraries' loggers are global.
+func SetLoggers(logger *slog.Logger) {
 	l := logr.FromSlogHandler(logger.Handler())
 	log.SetLogger(l)
 	klog.SetLogger(l)

@@ -36,6 +36,7 @@ func Flags(f command.Flagger) command.Process {
 	return func(ctx context.Context, logger *slog.Logger) error {
 		// The operator's checks are those of what reads its output.
 		o.Render.Scope, o.Render.CheckEvaluator = plan.Scope, ruler.CheckConfig
+		app.SetLoggers(logger)
 		return app.Run(ctx, o, logger)
 	}
 }

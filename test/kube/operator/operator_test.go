@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,11 @@ func newFleet(t *testing.T) *fleet {
 	admin, err := client.New(c.AdminConfig(), client.Options{Scheme: scheme})
 	require.NoError(t, err)
 	return &fleet{Cluster: c, Client: admin, t: t}
+}
+
+func TestMain(m *testing.M) {
+	app.SetLoggers(slog.New(slog.DiscardHandler))
+	os.Exit(m.Run())
 }
 
 // operate runs an operator with the rights of its service account until the
