@@ -97,7 +97,7 @@ func (t *traits) add(node parser.Node) {
 		if n.Op != parser.SUM && n.Op != parser.AVG && n.Op != parser.COUNT {
 			t.meets(n.Expr)
 		}
-		if n.Op == parser.COUNT_VALUES && n.Without && slices.Contains(n.Grouping, n.Param.(*parser.StringLiteral).Val) {
+		if n.Op == parser.COUNT_VALUES && n.Without && slices.Contains(n.Grouping, text(n.Param)) {
 			t.reason = reasonCountValues
 		}
 	case *parser.MatrixSelector:
@@ -146,6 +146,20 @@ func (t traits) doubt(res *promql.Result, read *watched) reason {
 		return reasonHistograms
 	}
 	return ""
+}
+
+// text is the value of a string, which may be in parentheses.
+func text(expr parser.Expr) string {
+	for {
+		switch e := expr.(type) {
+		case *parser.ParenExpr:
+			expr = e.Expr
+		case *parser.StringLiteral:
+			return e.Val
+		default:
+			return ""
+		}
+	}
 }
 
 // meets notes operands of what does not suit histograms.
