@@ -211,7 +211,14 @@ func prometheusAPI(t *testing.T, address string) promv1.API {
 // may need.
 func eventually(t *testing.T, f func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), settle)
+	within(t, settle, f)
+}
+
+// within calls f until it returns nil and fails the test if it still errs
+// after the limit.
+func within(t *testing.T, limit time.Duration, f func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
@@ -223,7 +230,7 @@ func eventually(t *testing.T, f func() error) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not within %s: %v", settle, err)
+			t.Fatalf("not within %s: %v", limit, err)
 		}
 	}
 }
