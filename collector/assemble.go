@@ -73,7 +73,7 @@ func (a *assembly) add(c candidate, document string) error {
 	if err := c.config.Validate(a.GlobalConfig); err != nil {
 		return err
 	}
-	if err := errors.Join(a.terms.impose(c.config), validateScrape(c.config)); err != nil {
+	if err := errors.Join(a.terms.impose(c.config), a.terms.validate(c.config)); err != nil {
 		return err
 	}
 	if other, known := a.document[c.job]; known {

@@ -58,10 +58,15 @@ func TestAFaultyScrapeConfigOfAPartIsRefusedAlone(t *testing.T) {
 			map[string]string{"y": "10s", "z": "20s"},
 			"y", "scrape timeout greater than scrape interval",
 		},
-		"a certificate that is missing": {
-			documents{"[{job_name: new, tls_config: {ca_file: missing.pem}}]", "[" + good + "]"},
+		"a client certificate without a key": {
+			documents{"[{job_name: new, tls_config: {cert_file: tls.crt}}]", "[" + good + "]"},
 			map[string]string{"z": "20s"},
-			"new", "missing.pem",
+			"new", "exactly one of key or key_file",
+		},
+		"a secret of a manager that is not there": {
+			documents{"[{job_name: new, authorization: {credentials_ref: token}}]", "[" + good + "]"},
+			map[string]string{"z": "20s"},
+			"new", "cannot use secret ref without manager",
 		},
 		"a node's name that nobody knows": {
 			documents{"[{job_name: x, kubernetes_sd_configs: [{role: pod, selectors: [{role: pod, field: spec.nodeName=$(NODE_NAME)}]}]}]", "[" + good + "]"},
@@ -102,6 +107,15 @@ func TestAFaultyScrapeConfigOfAPartIsRefusedAlone(t *testing.T) {
 			require.Equal(t, map[string]string{"base": "1m", "z": "20s"}, intervals(repaired))
 		})
 	}
+}
+
+func TestACertificateThatIsMissingIsAFaultForWhoeverChecks(t *testing.T) {
+	t.Parallel()
+	parts := documents{"[{job_name: x, tls_config: {ca_file: missing.pem}}]"}
+	a, err := load(parts, Terms{}, nil, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.Empty(t, a.refused)
+	require.ErrorContains(t, CheckConfig(parts, Terms{}), `scrape config "x": a: unable to read CA cert: unable to read file missing.pem`)
 }
 
 func TestAJobThatMovesFromPartToPartMayBeInBoth(t *testing.T) {

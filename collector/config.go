@@ -6,14 +6,16 @@ import (
 	"log/slog"
 	"reflect"
 
-	commonconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/prometheus/config"
 
 	"github.com/tocsin-rules/tocsin/collector/forward"
 )
 
-// CheckConfig says whether a collector would run the configuration as it is. The error reports all faults at once.
+// CheckConfig says whether a collector would run the configuration as it is,
+// and find the certificates for scraping where it looks for them. The error
+// reports all faults at once.
 func CheckConfig(s Source, terms Terms) error {
+	terms.filesAreThere = true
 	a, err := load(s, terms, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -40,7 +42,7 @@ func load(s Source, terms Terms, before *assembly, logger *slog.Logger) (*assemb
 
 // loadBase parses the base and checks it whole: the syntax, the files of scrape
 // configurations that it names, and that every HTTP client it describes can be
-// built, which reads the certificates that it names.
+// built, which for remote writes reads the certificates that it names.
 func loadBase(docs Documents, terms Terms, logger *slog.Logger) (*config.Config, error) {
 	conf, err := config.Load(string(docs.Base.Content), logger)
 	if err != nil {
@@ -51,7 +53,7 @@ func loadBase(docs Documents, terms Terms, logger *slog.Logger) (*config.Config,
 	scrapes, err := conf.GetScrapeConfigs()
 	errs = append(errs, err)
 	for _, sc := range scrapes {
-		if err := errors.Join(terms.impose(sc), validateScrape(sc)); err != nil {
+		if err := errors.Join(terms.impose(sc), terms.validate(sc)); err != nil {
 			errs = append(errs, fmt.Errorf("scrape config %q: %w", sc.JobName, err))
 		}
 	}
@@ -77,11 +79,6 @@ func unsupported(conf *config.Config) []error {
 		}
 	}
 	return errs
-}
-
-func validateScrape(sc *config.ScrapeConfig) error {
-	_, err := commonconfig.NewClientFromConfig(sc.HTTPClientConfig, sc.JobName)
-	return err
 }
 
 // validateRemoteWrites builds every client.

@@ -76,6 +76,7 @@ func newPipeline(cfg Config, log *wal.Log, deps Deps) (*pipeline, error) {
 			DiscoveryReloadInterval:           model.Duration(discoveryInterval),
 			AppendMetadata:                    true,
 			EnableStartTimestampZeroIngestion: true,
+			HTTPClientOptions:                 scrapeClientOptions(),
 		},
 		deps.Logger.With("component", "scrape manager"), logging.NewJSONFileLogger, gate, deps.Registry)
 	if err != nil {

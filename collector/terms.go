@@ -23,6 +23,10 @@ type Terms struct {
 	// their own, so that no target can fill the memory; 0 is no limit.
 	BodySizeLimit units.Base2Bytes
 	SampleLimit   uint
+
+	// filesAreThere makes a certificate that can't be read a fault of the
+	// scrape config. Otherwise it is one of the scrape.
+	filesAreThere bool
 }
 
 // Limits for the labels of scrape configs that have none of their own.
@@ -49,6 +53,16 @@ func (t Terms) impose(sc *config.ScrapeConfig) error {
 		errs = append(errs, t.place(sd))
 	}
 	return errors.Join(errs...)
+}
+
+// validate builds the client of a scrape config.
+func (t Terms) validate(sc *config.ScrapeConfig) error {
+	settings := sc.HTTPClientConfig
+	if !t.filesAreThere {
+		settings.TLSConfig = withoutFiles(settings.TLSConfig)
+	}
+	_, err := commonconfig.NewClientFromConfig(settings, sc.JobName)
+	return err
 }
 
 func hasSecretHeaders(headers *commonconfig.Headers) bool {

@@ -214,7 +214,7 @@ func (a *App) reload(why string) error {
 // that it names may have come.
 func (a *App) tryAgain() {
 	st, err := a.collector.Status()
-	if err == nil && !st.ReloadFailed && len(st.ConfigErrors) == 0 {
+	if err == nil && !st.ReloadFailed {
 		return
 	}
 	// A failure was logged when it was new.
