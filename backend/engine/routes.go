@@ -20,8 +20,9 @@ const (
 	// reasonExtendedRange: promql-engine ignores the anchored and smoothed
 	// modifiers of a selector.
 	reasonExtendedRange reason = "extended_range"
-	// reasonSort: promql-engine removes sort and sort_desc wherever order does
-	// not matter; Prometheus drops native histograms there.
+	// reasonSort: promql-engine removes the sorting functions wherever order does
+	// not matter; Prometheus drops native histograms in sort and sort_desc, and
+	// does not know the labels of what is absent in sort_by_label.
 	reasonSort reason = "sort"
 	// reasonFirst: promql-engine drops the metric's name in first_over_time of a
 	// subquery, which Prometheus keeps.
@@ -117,7 +118,7 @@ func (t *traits) addCall(n *parser.Call) {
 		t.meets(n.Args...)
 	}
 	switch n.Func.Name {
-	case "sort", "sort_desc":
+	case "sort", "sort_desc", "sort_by_label", "sort_by_label_desc":
 		t.reason = reasonSort
 	case "histogram_quantile":
 		if q, ok := n.Args[0].(*parser.NumberLiteral); !ok || !(q.Val >= 0 && q.Val <= 1) {

@@ -81,7 +81,8 @@ func (s *system) measure(ctx context.Context) (string, error) {
 		return "", err
 	}
 	s.table(&b, idle, before, after, slowest, time.Since(began))
-	return b.String(), s.api(&b)
+	err = s.api(&b)
+	return b.String(), err
 }
 
 // pause waits.

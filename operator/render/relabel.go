@@ -42,11 +42,12 @@ func rewrite(target, replacement string, regex relabel.Regexp, sources ...string
 var anything = relabel.DefaultRelabelConfig.Regex
 
 // exactly matches the texts and nothing else; not to be used with an empty one
-// alone, which would be left out.
+// alone, which would be left out. What is no UTF-8, which no label can hold and
+// no regular expression either, is replaced as JSON's encoding does.
 func exactly(texts ...string) relabel.Regexp {
 	quoted := make([]string, len(texts))
 	for i, t := range texts {
-		quoted[i] = regexp.QuoteMeta(t)
+		quoted[i] = regexp.QuoteMeta(strings.ToValidUTF8(t, "\uFFFD"))
 	}
 	return relabel.MustNewRegexp(strings.Join(quoted, "|"))
 }
