@@ -39,10 +39,9 @@ type answer struct {
 	err        error
 }
 
-// client sends requests to one destination, one at a time.
+// client sends requests to one destination. It is safe for concurrent use.
 type client struct {
 	v1, v2 remote.WriteClient
-	seen   *observer
 }
 
 // Validate tells whether a client can be built, which reads the certificates
@@ -55,10 +54,10 @@ func Validate(w *config.RemoteWriteConfig) error {
 // newClient builds the client of Prometheus, with its authentication, for
 // either version.
 func newClient(w *config.RemoteWriteConfig) (*client, error) {
-	c := &client{seen: &observer{}}
+	c := &client{}
 	var err error
-	if c.v1, err = c.seen.client(w, remoteapi.WriteV1MessageType); err == nil {
-		c.v2, err = c.seen.client(w, remoteapi.WriteV2MessageType)
+	if c.v1, err = newVersionClient(w, remoteapi.WriteV1MessageType); err == nil {
+		c.v2, err = newVersionClient(w, remoteapi.WriteV2MessageType)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("remote write to %q: %w", w.URL.Redacted(), err)
@@ -66,13 +65,7 @@ func newClient(w *config.RemoteWriteConfig) (*client, error) {
 	return c, nil
 }
 
-// observer notes what Prometheus' client gives away in its error's text alone.
-type observer struct {
-	status     int
-	retryAfter string
-}
-
-func (o *observer) client(w *config.RemoteWriteConfig, version remoteapi.WriteMessageType) (remote.WriteClient, error) {
+func newVersionClient(w *config.RemoteWriteConfig, version remoteapi.WriteMessageType) (remote.WriteClient, error) {
 	c, err := remote.NewWriteClient(w.Name, &remote.ClientConfig{
 		URL:              w.URL,
 		WriteProtoMsg:    version,
@@ -88,36 +81,41 @@ func (o *observer) client(w *config.RemoteWriteConfig, version remoteapi.WriteMe
 		return nil, err
 	}
 	if c, ok := c.(*remote.Client); ok {
-		c.Client.Transport = &observed{next: c.Client.Transport, observer: o}
+		c.Client.Transport = &observed{next: c.Client.Transport}
 	}
 	return c, nil
 }
 
-type observed struct {
-	*observer
-
-	next http.RoundTripper
+// seen is what Prometheus' client gives away in its error's text alone.
+type seen struct {
+	status     int
+	retryAfter string
 }
+
+// seenKey is where the context of a request has a *seen.
+type seenKey struct{}
+
+type observed struct{ next http.RoundTripper }
 
 // RoundTrip is part of http.RoundTripper.
 func (o *observed) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := o.next.RoundTrip(req)
-	if err == nil {
-		o.status, o.retryAfter = resp.StatusCode, resp.Header.Get("Retry-After")
+	if s, ok := req.Context().Value(seenKey{}).(*seen); ok && err == nil {
+		s.status, s.retryAfter = resp.StatusCode, resp.Header.Get("Retry-After")
 	}
 	return resp, err
 }
 
 // send sends one request of the version and judges the answer.
 func (c *client) send(ctx context.Context, body []byte, version2 bool, attempt int) answer {
-	*c.seen = observer{}
 	by := c.v1
 	if version2 {
 		by = c.v2
 	}
-	stats, err := by.Store(ctx, body, attempt)
-	a := answer{written: stats, err: err, retryAfter: retryAfter(c.seen.retryAfter, time.Now())}
-	a.outcome = judge(c.seen.status, version2, stats.Confirmed)
+	var last seen
+	stats, err := by.Store(context.WithValue(ctx, seenKey{}, &last), body, attempt)
+	a := answer{written: stats, err: err, retryAfter: retryAfter(last.retryAfter, time.Now())}
+	a.outcome = judge(last.status, version2, stats.Confirmed)
 	if a.outcome == delivered && err != nil {
 		// The connection broke within the answer.
 		a.outcome = away

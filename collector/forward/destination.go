@@ -7,23 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	remoteapi "github.com/prometheus/client_golang/exp/api/remote"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tocsin-rules/tocsin/collector/wal"
 )
 
-const (
-	// readRetry is how long after an error of the disk it is read again.
-	readRetry = time.Second
-	// splits bounds the requests into which one is split whose samples are
-	// refused.
-	splits = 32
-)
+// readRetry is how long after an error of the disk it is read again.
+const readRetry = time.Second
 
 // destination sends the log to one remote write.
 type destination struct {
@@ -41,10 +38,20 @@ type destination struct {
 	table   *table
 	encoder encoder
 	// version1 says that the destination doesn't know 2.0.
-	version1 bool
+	version1 atomic.Bool
 	// described is when metadata was sent, with version 1.0.
 	described time.Time
 
+	// most is how many items a request has.
+	most  int
+	width *width
+	// retrying is held by the request that finds out whether the destination
+	// is back.
+	retrying sync.Mutex
+	// away says that a request of the wave was not taken at first.
+	away atomic.Bool
+
+	// batch is what is going to be the next wave of requests.
 	batch []item
 	// since is when the first sample of the batch was read.
 	since time.Time
@@ -55,15 +62,18 @@ type destination struct {
 }
 
 func newDestination(key string, w *config.RemoteWriteConfig, external labels.Labels, deps Deps) *destination {
-	return &destination{
+	d := &destination{
 		name:   cmp.Or(w.Name, fmt.Sprintf("%x", sha256.Sum256([]byte(key)))[:6]),
 		write:  w,
 		log:    deps.Log,
 		logger: deps.Logger.With("url", w.URL.Redacted()),
 		table:  newTable(external, w.WriteRelabelConfigs),
-		// Without a version, 2.0 is tried.
-		version1: w.ProtobufMessage == remoteapi.WriteV1MessageType,
+		most:   max(1, w.QueueConfig.MaxSamplesPerSend),
+		width:  newWidth(w.QueueConfig.MinShards, w.QueueConfig.MaxShards),
 	}
+	// Without a version, 2.0 is tried.
+	d.version1.Store(w.ProtobufMessage == remoteapi.WriteV1MessageType)
+	return d
 }
 
 // run sends until ctx ends or, once draining ends, all is sent.
@@ -91,8 +101,12 @@ func (d *destination) run(ctx, draining context.Context) {
 	}
 }
 
-// await waits for more; a batch doesn't wait longer than it may.
+// await waits for more; a batch that is worth a request doesn't wait, another
+// no longer than it may.
 func (d *destination) await(ctx, draining context.Context, grown <-chan struct{}) error {
+	if len(d.batch) >= d.most {
+		return d.flush(ctx)
+	}
 	if len(d.batch) == 0 {
 		select {
 		case <-ctx.Done():
@@ -185,25 +199,47 @@ func (d *destination) put(ctx context.Context, it item) error {
 		d.since = time.Now()
 	}
 	d.batch = append(d.batch, it)
-	if len(d.batch) < d.write.QueueConfig.MaxSamplesPerSend {
+	if len(d.batch) < d.room() {
 		return nil
 	}
 	return d.flush(ctx)
 }
 
-// flush sends the batch.
+// room is how much the next wave of requests can hold.
+func (d *destination) room() int {
+	return int(d.width.now.Load()) * d.most
+}
+
+// flush sends the batch in requests that are under way at once. When it
+// returns without an error, each is delivered or refused.
 func (d *destination) flush(ctx context.Context) error {
 	if len(d.batch) == 0 {
 		return nil
 	}
-	budget := splits
-	if err := d.deliver(ctx, d.batch, &budget); err != nil {
+	lots := split(d.batch, d.most)
+	d.away.Store(false)
+	var g errgroup.Group
+	g.SetLimit(int(d.width.most))
+	for _, lot := range lots {
+		g.Go(func() error { return d.deliverAll(ctx, lot) })
+	}
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	clear(d.batch)
-	d.batch = d.batch[:0]
+	d.metrics.reached(d.batch)
+	d.width.adapt(wave{requests: len(lots), full: len(d.batch) >= d.room(), away: d.away.Load()})
+	d.empty()
 	d.acknowledge()
 	return d.describe(ctx)
+}
+
+// empty forgets the batch, and the memory that only a backlog needs.
+func (d *destination) empty() {
+	clear(d.batch)
+	d.batch = d.batch[:0]
+	if cap(d.batch) > 2*d.room() {
+		d.batch = nil
+	}
 }
 
 func (d *destination) acknowledge() {
@@ -211,114 +247,8 @@ func (d *destination) acknowledge() {
 	d.acked(d.taken)
 }
 
-// deliver sends items in one request, until they are delivered or refused. If
-// they are refused, each half is sent: many a destination of 1.0 refuses all
-// because it has one of the samples already, as it may after a kill.
-func (d *destination) deliver(ctx context.Context, items []item, budget *int) error {
-	a, err := d.request(ctx, func() ([]byte, error) {
-		if d.version1 {
-			return d.encoder.encodeV1(d.table, items)
-		}
-		return d.encoder.encodeV2(d.table, items)
-	}, d.metrics.retriedBy(items))
-	switch {
-	case err != nil:
-		return err
-	case a.outcome == delivered:
-		d.metrics.delivered(items)
-		return nil
-	case d.version1 && len(items) > 1 && *budget > 0:
-		*budget--
-		half := len(items) / 2
-		if err := d.deliver(ctx, items[:half], budget); err != nil {
-			return err
-		}
-		return d.deliver(ctx, items[half:], budget)
-	}
-	d.logger.Warn("samples were refused", "samples", len(items), "written", a.written.AllSamples(), "err", a.err)
-	d.metrics.refused(items, a.written)
-	return nil
-}
-
-// request sends what encode makes until the answer is not that it should be
-// sent again.
-func (d *destination) request(ctx context.Context, encode func() ([]byte, error), retried func()) (answer, error) {
-	backoff := time.Duration(d.write.QueueConfig.MinBackoff)
-	for attempt := 0; ; attempt++ {
-		body, err := encode()
-		if err != nil {
-			return answer{outcome: refused, err: err}, nil
-		}
-		began := time.Now()
-		a := d.client.send(ctx, body, !d.version1, attempt)
-		d.metrics.duration.Observe(time.Since(began).Seconds())
-		switch a.outcome {
-		case delivered:
-			d.metrics.bytes.Add(float64(len(body)))
-			return a, nil
-		case refused:
-			return a, nil
-		case unknownVersion:
-			d.logger.Info("destination does not know remote write 2.0, going on with 1.0")
-			d.version1 = true
-			attempt = -1
-			continue
-		case away:
-		}
-		if ctx.Err() != nil {
-			return a, ctx.Err()
-		}
-		d.noteAway(a, attempt)
-		retried()
-		if err := sleep(ctx, max(backoff, a.retryAfter)); err != nil {
-			return a, err
-		}
-		backoff = min(2*backoff, time.Duration(d.write.QueueConfig.MaxBackoff))
-	}
-}
-
-// noteAway logs that a destination went away, not every attempt.
-func (d *destination) noteAway(a answer, attempt int) {
-	level := slog.LevelDebug
-	if attempt == 0 {
-		level = slog.LevelWarn
-	}
-	d.logger.Log(context.Background(), level, "destination takes nothing, samples wait in the write-ahead log", "attempt", attempt, "retry_after", a.retryAfter, "err", a.err)
-}
-
-// describe sends the metadata from time to time to a destination of 1.0; with
-// 2.0 the samples have it.
-func (d *destination) describe(ctx context.Context) error {
-	c := d.write.MetadataConfig
-	if !d.version1 || !c.Send || time.Since(d.described) < time.Duration(c.SendInterval) {
-		return nil
-	}
-	d.described = time.Now()
-	all := d.table.metadata()
-	for start := 0; start < len(all); start += c.MaxSamplesPerSend {
-		some := all[start:min(start+c.MaxSamplesPerSend, len(all))]
-		_, err := d.request(ctx, func() ([]byte, error) { return d.encoder.encodeMetadataV1(some) }, func() {})
-		if err != nil {
-			return err
-		}
-		d.metrics.metadata.Add(float64(len(some)))
-	}
-	return nil
-}
-
 // pending counts the samples in the log that were not acknowledged.
 func (d *destination) pending(log *wal.Log) uint64 {
 	passed := d.passed.Load()
 	return max(log.Committed(), passed) - passed
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

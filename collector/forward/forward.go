@@ -4,11 +4,13 @@
 //	log ──▶ Reader ──▶ relabelling, external labels ──▶ request ──▶ destination a
 //	    ──▶ Reader ──▶ relabelling, external labels ──▶ request ──▶ destination b
 //
-// A destination has a position in the log of its own, kept on disk, and one
-// request under way; so every series arrives in order, also after an outage or
-// a restart, and one that is away holds up no other. Nothing waits in memory
-// but the request. What was acknowledged is not sent again; after a kill the
-// last request may be.
+// A destination has a position in the log of its own, kept on disk, so that one
+// that is away holds up no other. What it is sent goes in waves: requests that
+// are under way at once, of different series, as many as there is to send. The
+// position moves when all of a wave are answered; so every series arrives in
+// order, also after an outage or a restart. Nothing waits in memory but the
+// wave. What was acknowledged is not sent again; after a kill the last wave may
+// be.
 //
 // Remote write 2.0 is spoken with those who know it, 1.0 with the others;
 // which, the answers tell. An answer that blames the request (no connection,

@@ -395,7 +395,7 @@ func TestVersions(t *testing.T) {
 			defer r.mu.Unlock()
 			require.Equal(t, 1, r.exemplars)
 			require.Equal(t, prompb.MetricMetadata{Type: prompb.MetricMetadata_COUNTER, MetricFamilyName: "c_total", Help: "What."}, r.metadata[0])
-			require.Equal(t, tc.v1, s.set.destinations[r.URL+"/write"].version1)
+			require.Equal(t, tc.v1, s.set.destinations[r.URL+"/write"].version1.Load())
 			require.Zero(t, s.metric("prometheus_remote_storage_samples_failed_total"))
 		})
 	}

@@ -134,6 +134,10 @@ func (m *destinationMetrics) delivered(items []item) {
 	m.samples.sent.Add(float64(n.samples))
 	m.histograms.sent.Add(float64(n.histograms))
 	m.exemplars.sent.Add(float64(n.exemplars))
+}
+
+// reached notes what is delivered or refused, with all that precedes it.
+func (m *destinationMetrics) reached(items []item) {
 	for i := range items {
 		m.highest = max(m.highest, items[i].T)
 	}
@@ -167,14 +171,19 @@ type state struct {
 }
 
 var (
+	shardsDesc    = prometheus.NewDesc(prefix+"shards", "Number of requests that may be under way at once.", byDestination, nil)
+	minShardsDesc = prometheus.NewDesc(prefix+"shards_min", "Least number of requests that may be under way at once.", byDestination, nil)
+	maxShardsDesc = prometheus.NewDesc(prefix+"shards_max", "Greatest number of requests that may be under way at once.", byDestination, nil)
+
 	pendingDesc = prometheus.NewDesc(prefix+"samples_pending", "Number of samples and histograms in the log that the destination has not got.", byDestination, nil)
 	highestDesc = prometheus.NewDesc(prefix+"queue_highest_timestamp_seconds", "Timestamp of the latest sample in the log.", byDestination, nil)
 )
 
 // Describe is part of prometheus.Collector.
 func (*state) Describe(ch chan<- *prometheus.Desc) {
-	ch <- pendingDesc
-	ch <- highestDesc
+	for _, desc := range []*prometheus.Desc{pendingDesc, highestDesc, shardsDesc, minShardsDesc, maxShardsDesc} {
+		ch <- desc
+	}
 }
 
 // Collect is part of prometheus.Collector.
@@ -183,8 +192,11 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	defer s.mu.Unlock()
 	highest := float64(s.log.Highest()) / 1000
 	for d := range s.all {
-		name, url := d.name, d.write.URL.Redacted()
-		ch <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(d.pending(s.log)), name, url)
-		ch <- prometheus.MustNewConstMetric(highestDesc, prometheus.GaugeValue, highest, name, url)
+		for desc, v := range map[*prometheus.Desc]float64{
+			pendingDesc: float64(d.pending(s.log)), highestDesc: highest,
+			shardsDesc: float64(d.width.now.Load()), minShardsDesc: float64(d.width.least), maxShardsDesc: float64(d.width.most),
+		} {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, d.name, d.write.URL.Redacted())
+		}
 	}
 }

@@ -1,7 +1,9 @@
 package forward
 
 import (
+	"bytes"
 	"fmt"
+	"sync"
 
 	"github.com/golang/snappy"
 	"github.com/prometheus/prometheus/model/exemplar"
@@ -18,9 +20,10 @@ type item struct {
 	exemplar *exemplar.Exemplar
 }
 
-// encoder makes requests. It keeps its buffers, so that a request after the
-// first takes no memory.
+// encoder makes requests, one at a time also for several goroutines. It keeps
+// its buffers, so that a request after the first takes little memory.
 type encoder struct {
+	mu      sync.Mutex
 	v2      writev2.Request
 	v1      prompb.WriteRequest
 	refs    []uint32
@@ -35,7 +38,16 @@ type encoder struct {
 	compressed []byte
 }
 
-// encodeV2 makes a request of remote write 2.0, valid until the next one.
+// encode makes a request of a version.
+func (e *encoder) encode(t *table, items []item, version1 bool) ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if version1 {
+		return e.encodeV1(t, items)
+	}
+	return e.encodeV2(t, items)
+}
+
 func (e *encoder) encodeV2(t *table, items []item) ([]byte, error) {
 	e.beginV2(len(t.symbols))
 	for i := range items {
@@ -107,7 +119,6 @@ func (e *encoder) newSymbols(lset labels.Labels) (refs []uint32) {
 	return refs
 }
 
-// encodeV1 makes a request of remote write 1.0, valid until the next one.
 func (e *encoder) encodeV1(t *table, items []item) ([]byte, error) {
 	e.labels, e.floats, e.v1.Timeseries = e.labels[:0], e.floats[:0], e.v1.Timeseries[:0]
 	for i := range items {
@@ -118,6 +129,8 @@ func (e *encoder) encodeV1(t *table, items []item) ([]byte, error) {
 
 // encodeMetadataV1 makes a request of metadata alone: 1.0 has none at samples.
 func (e *encoder) encodeMetadataV1(m []prompb.MetricMetadata) ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return e.marshalV1(&prompb.WriteRequest{Metadata: m})
 }
 
@@ -155,9 +168,10 @@ func (e *encoder) seriesV1(t *table, it *item) (ts prompb.TimeSeries) {
 	return ts
 }
 
+// compress returns the request, which is all that stays while it is under way.
 func (e *encoder) compress() []byte {
 	if most := snappy.MaxEncodedLen(len(e.plain)); cap(e.compressed) < most {
 		e.compressed = make([]byte, most+most/4)
 	}
-	return snappy.Encode(e.compressed[:cap(e.compressed)], e.plain)
+	return bytes.Clone(snappy.Encode(e.compressed[:cap(e.compressed)], e.plain))
 }
