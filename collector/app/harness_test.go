@@ -93,6 +93,8 @@ type receiver struct {
 	refused atomic.Int64
 	// protocols counts requests by content type.
 	v1, v2 atomic.Int64
+	// written counts the samples of all requests that it took.
+	written atomic.Int64
 }
 
 func newReceiver(t *testing.T) *receiver {
@@ -111,10 +113,33 @@ func newReceiver(t *testing.T) *receiver {
 			rc.v1.Add(1)
 		}
 		h.ServeHTTP(w, r)
+		stats, err := remote.ParseWriteResponseStats(&http.Response{Header: w.Header()})
+		if err != nil {
+			t.Error(err)
+		}
+		rc.written.Add(int64(stats.Samples))
 	}))
 	rc.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	t.Cleanup(rc.Close)
 	return rc
+}
+
+// stored is the number of samples in the backend.
+func (rc *receiver) stored(t *testing.T) (n int64) {
+	t.Helper()
+	q, err := rc.db.Querier(math.MinInt64, math.MaxInt64)
+	require.NoError(t, err)
+	defer q.Close()
+	set := q.Select(context.Background(), false, nil, labels.MustNewMatcher(labels.MatchNotEqual, labels.MetricName, ""))
+	for set.Next() {
+		it := set.At().Iterator(nil)
+		for it.Next() != chunkenc.ValNone {
+			n++
+		}
+		require.NoError(t, it.Err())
+	}
+	require.NoError(t, set.Err())
+	return n
 }
 
 type point struct {
@@ -292,8 +317,7 @@ remote_write:
 }
 
 // patientRemoteWrite leaves the time that the default leaves, some seconds,
-// between a scrape and its request. So long may a loaded machine take to hand a
-// backlog over to a queue.
+// between a scrape and its request.
 func patientRemoteWrite(rc *receiver, more ...string) string {
 	return strings.Replace(remoteWrite(rc, more...), "batch_send_deadline: 100ms", "batch_send_deadline: 3s", 1)
 }

@@ -55,7 +55,10 @@ type encode func(version1 bool) ([]byte, error)
 // at a time. The error is that of ctx.
 func (d *destination) request(ctx context.Context, encode encode, retried func()) (answer, error) {
 	a := d.try(ctx, encode, 0)
-	if a.outcome != away || ctx.Err() != nil {
+	if a.outcome != away {
+		return a, nil
+	}
+	if ctx.Err() != nil {
 		return a, ctx.Err()
 	}
 	backoff := time.Duration(d.write.QueueConfig.MinBackoff)

@@ -1,10 +1,13 @@
 package e2e_test
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,10 +27,18 @@ func TestRealRulePacks(t *testing.T) {
 	}
 	s := newSystem(t, "--rules", packs)
 	s.start()
-	rules := 0
+	var all []group
+	eventually(t, func() (err error) {
+		if all, err = s.groups(0); err == nil && len(all) == 0 {
+			err = errors.New("no groups")
+		}
+		return err
+	})
+	longest := slices.MaxFunc(all, func(a, b group) int { return cmp.Compare(a.Interval, b.Interval) })
 	// A group's first slot can be a whole interval away.
-	longest := 3 * time.Minute
-	within(t, longest+settle, func() error {
+	first := time.Duration(longest.Interval * float64(time.Second))
+	rules := 0
+	within(t, first+settle, func() error {
 		groups, err := s.groups(0)
 		if err != nil {
 			return err
