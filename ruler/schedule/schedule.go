@@ -250,7 +250,7 @@ func (e *entry) wakeUp(full bool) (wake time.Time, crowded bool) {
 	if !e.live {
 		wake = e.next()
 	}
-	if len(e.Behind) == 0 || e.repeat {
+	if !e.repeatable() {
 		return wake, false
 	}
 	if full {
@@ -359,11 +359,11 @@ func (s *Schedule) giveUp(e *entry, now time.Time) []Missed {
 
 func (s *Schedule) dueRepeats(due []*entry, now time.Time) (jobs []Job, missed []Missed) {
 	for _, e := range due {
-		if len(e.Behind) == 0 || e.repeat || now.Before(e.retryAt) {
+		if !e.repeatable() || now.Before(e.retryAt) {
 			continue
 		}
 		missed = append(missed, s.giveUp(e, now)...)
-		if len(e.Behind) > 0 {
+		if e.repeatable() {
 			jobs = append(jobs, e.oldestRepeat())
 		}
 	}
@@ -458,6 +458,13 @@ func (e *entry) handedOut() time.Time {
 		return e.next()
 	}
 	return e.Committed
+}
+
+// repeatable tells whether rules that are behind can be repeated now. They are
+// not while the slot that they lack is evaluated live: they would read what
+// other rules have not recorded for it yet, or are about to fail to.
+func (e *entry) repeatable() bool {
+	return len(e.Behind) > 0 && !e.repeat && (!e.live || e.oldestRepeat().Slot.Before(e.next()))
 }
 
 func (e *entry) oldestRepeat() Job {
