@@ -18,6 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/alertmanager/nflog"
+	"github.com/prometheus/alertmanager/nflog/nflogpb"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tocsin-rules/tocsin/alerting/alertmanager"
@@ -244,6 +247,22 @@ func (in *instance) passSentinel(t *testing.T, wh *webhook, name string) []strin
 	return append(seen, wh.until(t, name+" resolved")...)
 }
 
+// awaitLogged waits until the notification that an alert is resolved is in the
+// log on disk: it counts once it is there, not when it arrives. What is under way
+// while the configuration changes is sent again.
+func (s setup) awaitLogged(t *testing.T, alertname string) {
+	t.Helper()
+	waitFor(t, alertname+" resolved is logged", func() bool {
+		log, err := nflog.New(nflog.Options{SnapshotFile: filepath.Join(s.options().StoragePath, "nflog"), Metrics: prometheus.NewRegistry()})
+		require.NoError(t, err)
+		entries, err := log.Query(
+			nflog.QReceiver(&nflogpb.Receiver{GroupName: "hook", Integration: "webhook"}),
+			nflog.QGroupKey(fmt.Sprintf("{}:{alertname=%q}", alertname)),
+		)
+		return err == nil && len(entries) == 1 && len(entries[0].ResolvedAlerts) > 0
+	})
+}
+
 func TestAlertIsNotifiedWhenItFiresAndWhenItResolves(t *testing.T) {
 	t.Parallel()
 	wh := newWebhook(t)
@@ -360,6 +379,7 @@ func TestReload(t *testing.T) {
 		require.Contains(t, metrics, "alertmanager_config_last_reload_successful 0", name)
 	}
 	require.Equal(t, []string{"B firing", "B resolved"}, in.passSentinel(t, first, "B"))
+	s.awaitLogged(t, "B")
 
 	s.write(t, config(second))
 	code, body := in.do(t, http.MethodPost, "/-/reload", "")
