@@ -21,15 +21,19 @@ type answer struct {
 	id    uint64
 	keys  []string
 	waits map[string]bool
-	until time.Time
+	// stopped are those that it does not wait for any more: what is known of them
+	// is the newest there is.
+	stopped map[string]bool
+	until   time.Time
 }
 
 func (c *Core) claimReceived(now time.Time, e ClaimReceived) {
 	a := &answer{
-		id:    e.ID,
-		keys:  slices.Clone(e.Keys),
-		waits: map[string]bool{},
-		until: now.Add(c.cfg.AnswerTimeout),
+		id:      e.ID,
+		keys:    slices.Clone(e.Keys),
+		waits:   map[string]bool{},
+		stopped: map[string]bool{},
+		until:   now.Add(c.cfg.AnswerTimeout),
 	}
 	slices.Sort(a.keys)
 	a.keys = slices.Compact(a.keys)
@@ -57,20 +61,22 @@ func (c *Core) finishAnswers(now time.Time) {
 		if len(a.waits) > 0 && now.Before(a.until) {
 			return false
 		}
-		c.out.answers = append(c.out.answers, Answer{ID: a.id, States: c.released(a.keys)})
+		c.out.answers = append(c.out.answers, Answer{ID: a.id, States: c.released(a)})
 		return true
 	})
 }
 
 // released gives the states of those groups that this member does not run and
 // is not about to.
-func (c *Core) released(keys []string) []GroupState {
+func (c *Core) released(a *answer) []GroupState {
 	var given []GroupState
-	for _, key := range keys {
-		if g, ok := c.groups[key]; ok && (c.owns(g) || g.active()) {
+	for _, key := range a.keys {
+		g, ok := c.groups[key]
+		if ok && (c.owns(g) || g.active()) {
 			continue
 		}
 		state, _ := c.store.get(key)
+		state.Outdated = state.known() && ok && g.outdated && !a.stopped[key]
 		given = append(given, state)
 	}
 	return given
@@ -85,10 +91,14 @@ func (c *Core) stopped(now time.Time, state GroupState) {
 	}
 	g.phase = idle
 	c.store.put(state, c.cfg.Self, true)
+	g.outdated = !c.concerns(g)
 	claimed := false
 	for _, a := range c.answers {
-		claimed = claimed || a.waits[state.Key]
-		delete(a.waits, state.Key)
+		if a.waits[state.Key] {
+			claimed = true
+			a.stopped[state.Key] = true
+			delete(a.waits, state.Key)
+		}
 	}
 	if !claimed && !c.owns(g) {
 		c.checkpoint(g)

@@ -25,12 +25,13 @@ func (c *Core) woke(now time.Time) {
 func (c *Core) learn(from string, state GroupState) {
 	g, ok := c.groups[state.Key]
 	own, _ := c.store.get(state.Key)
-	newer := state.newerThan(own)
+	newer, outdated := state.newerThan(own), state.Outdated
+	state.Outdated = false // Kept states are outdated with their group.
 	switch {
 	case !ok || !g.active():
 		c.store.put(state, from, false)
 		if ok && newer {
-			g.outdated = false
+			g.outdated = outdated || !c.concerns(g)
 		}
 	case newer:
 		c.late++

@@ -51,7 +51,8 @@
 //
 // When all members have given the group up, or after Config.ClaimTimeout, the
 // new owner starts it from the newest state that anybody knew, its own kept
-// states included. If nobody knew anything, the state is recovered from the
+// states included. If nobody knew anything, or nobody but members that were
+// neither owner nor successor for a while since, the state is recovered from the
 // backends. While none of those that concern the group answers, it waits: it
 // could not be evaluated either. If some answer and others do not for
 // Config.RecoverTimeout, it starts with what those know.

@@ -38,8 +38,9 @@ type group struct {
 	phase            phase
 	// asks are the members that may run the group, while this one owns it.
 	asks map[string]ask
-	// outdated tells that this member was neither owner nor successor for a
-	// while after it had got the state that it keeps, so others have gone on.
+	// outdated tells that this member, or the one that answered with it, was
+	// neither owner nor successor for a while after it had got the state that this
+	// one keeps, so others have gone on.
 	outdated bool
 	// woken tells that another member may have run the group while this one was
 	// asleep, and that it is claimed for that reason.

@@ -18,14 +18,22 @@ type GroupState struct {
 	Data []byte
 	// Version is the version of the encoding of Data.
 	Version uint32
+	// Outdated tells that the member which answers with the state was neither
+	// owner nor successor for a while after it had got it: others have gone on.
+	Outdated bool
 }
 
-// String gives the key, the slot and the size of the data.
+// String gives the key, the slot and the size of the data, and whether it is
+// outdated.
 func (s GroupState) String() string {
 	if !s.known() {
 		return s.Key + "@none"
 	}
-	return fmt.Sprintf("%s@%s/%dB", s.Key, s.CommittedSlot.UTC().Format(time.RFC3339), len(s.Data))
+	text := fmt.Sprintf("%s@%s/%dB", s.Key, s.CommittedSlot.UTC().Format(time.RFC3339), len(s.Data))
+	if s.Outdated {
+		text += "/outdated"
+	}
+	return text
 }
 
 // known tells a state from a key that nothing is known of.

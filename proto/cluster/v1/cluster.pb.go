@@ -345,7 +345,10 @@ type GroupState struct {
 	// rule), as the ruler of the same version encodes it.
 	State []byte `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// Version of the encoding of state.
-	StateVersion  uint32 `protobuf:"varint,4,opt,name=state_version,json=stateVersion,proto3" json:"state_version,omitempty"`
+	StateVersion uint32 `protobuf:"varint,4,opt,name=state_version,json=stateVersion,proto3" json:"state_version,omitempty"`
+	// In the answer to a claim: the member was neither owner nor successor for a
+	// while after it had got the state, so others have gone on.
+	Outdated      bool `protobuf:"varint,5,opt,name=outdated,proto3" json:"outdated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +409,13 @@ func (x *GroupState) GetStateVersion() uint32 {
 		return x.StateVersion
 	}
 	return 0
+}
+
+func (x *GroupState) GetOutdated() bool {
+	if x != nil {
+		return x.Outdated
+	}
+	return false
 }
 
 type StatusRequest struct {
@@ -907,13 +917,14 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04base\x18\x04 \x01(\x06R\x04base\x12\x16\n" +
 	"\x06prefix\x18\x05 \x01(\rR\x06prefix\x12\x16\n" +
 	"\x06suffix\x18\x06 \x01(\rR\x06suffix\x12\x16\n" +
-	"\x06middle\x18\a \x01(\fR\x06middle\"\x90\x01\n" +
+	"\x06middle\x18\a \x01(\fR\x06middle\"\xac\x01\n" +
 	"\n" +
 	"GroupState\x12\x1b\n" +
 	"\tgroup_key\x18\x01 \x01(\tR\bgroupKey\x12*\n" +
 	"\x11committed_slot_ms\x18\x02 \x01(\x03R\x0fcommittedSlotMs\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\fR\x05state\x12#\n" +
-	"\rstate_version\x18\x04 \x01(\rR\fstateVersion\"A\n" +
+	"\rstate_version\x18\x04 \x01(\rR\fstateVersion\x12\x1a\n" +
+	"\boutdated\x18\x05 \x01(\bR\boutdated\"A\n" +
 	"\rStatusRequest\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x14\n" +
 	"\x05query\x18\x02 \x01(\tR\x05query\"&\n" +

@@ -41,7 +41,7 @@ func stateBytes(s handoff.GroupState) int { return len(s.Key) + len(s.Data) + st
 func toProto(states []handoff.GroupState) []*clusterv1.GroupState {
 	groups := make([]*clusterv1.GroupState, 0, len(states))
 	for _, s := range states {
-		g := &clusterv1.GroupState{GroupKey: s.Key, State: s.Data, StateVersion: s.Version}
+		g := &clusterv1.GroupState{GroupKey: s.Key, State: s.Data, StateVersion: s.Version, Outdated: s.Outdated}
 		if !s.CommittedSlot.IsZero() {
 			g.CommittedSlotMs = s.CommittedSlot.UnixMilli()
 		}
@@ -54,7 +54,7 @@ func toProto(states []handoff.GroupState) []*clusterv1.GroupState {
 func fromProto(groups []*clusterv1.GroupState) []handoff.GroupState {
 	states := make([]handoff.GroupState, 0, len(groups))
 	for _, g := range groups {
-		s := handoff.GroupState{Key: g.GetGroupKey(), Data: g.GetState(), Version: g.GetStateVersion()}
+		s := handoff.GroupState{Key: g.GetGroupKey(), Data: g.GetState(), Version: g.GetStateVersion(), Outdated: g.GetOutdated()}
 		if ms := g.GetCommittedSlotMs(); ms != 0 {
 			s.CommittedSlot = time.UnixMilli(ms).UTC()
 		}

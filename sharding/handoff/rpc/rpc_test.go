@@ -116,7 +116,7 @@ func TestMembersTalk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			known := []handoff.GroupState{
-				{Key: "g", CommittedSlot: slot, Data: []byte("alerts"), Version: 3},
+				{Key: "g", CommittedSlot: slot, Data: []byte("alerts"), Version: 3, Outdated: true},
 				{Key: "h"},
 			}
 			m := &member{claim: func(_ context.Context, from string, keys []string) ([]handoff.GroupState, error) {
